@@ -1,0 +1,35 @@
+# make test       everything that guards a change, under ten minutes
+# make test-long  the soak and fault campaigns
+# make lint       formatting, vet and linters
+# make bench      Go benchmarks; `treeline bench` drives a whole server
+
+GO      ?= go
+TOOLS   := -modfile=.ci/tools.mod
+FUZZTIME ?= 30s
+
+.PHONY: build test test-long fuzz lint bench
+
+build:
+	$(GO) build -o bin/treeline ./cmd/treeline
+
+test:
+	$(GO) vet ./...
+	$(GO) test -race -timeout 15m ./...
+
+test-long:
+	$(GO) test -timeout 60m -count 1 ./... -long
+
+# Every fuzz target in turn, each for FUZZTIME, beyond the committed corpora that `make test` runs.
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	    echo "$$pkg $$f"; $(GO) test $$pkg -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) || exit 1; \
+	  done; \
+	done
+
+lint:
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
+	$(GO) tool $(TOOLS) golangci-lint run
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -1,0 +1,166 @@
+package api
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+)
+
+// list is the envelope of lists that are never long.
+type list struct {
+	Data       any     `json:"data"`
+	NextCursor *string `json:"next_cursor"`
+	HasMore    bool    `json:"has_more"`
+}
+
+// logView is a log as administrators see it.
+type logView struct {
+	Name      string   `json:"name"`
+	Origin    string   `json:"origin"`
+	LogID     string   `json:"log_id"`
+	VKeys     []string `json:"vkeys"`
+	Public    bool     `json:"public"`
+	CreatedAt string   `json:"created_at"`
+	Sizes     sizes    `json:"sizes"`
+	Stopped   string   `json:"stopped,omitempty"`
+}
+
+func viewLog(l *log.Log) logView {
+	id := checkpoint.LogID(l.VKeys[0])
+	v := logView{
+		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public,
+		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), Sizes: sizesOf(l),
+	}
+	if err := l.Stopped(); err != nil {
+		v.Stopped = err.Error()
+	}
+	return v
+}
+
+func (s *Server) postLog(w http.ResponseWriter, r *http.Request, key log.Key) error {
+	var in struct {
+		Name   string `json:"name"`
+		Public bool   `json:"public"`
+	}
+	if err := readAdmin(w, r, &in); err != nil {
+		return err
+	}
+	l, err := s.service.CreateLog(r.Context(), in.Name, in.Public)
+	if err != nil {
+		return err
+	}
+	s.logger.Info("log created", "log", l.Name, "origin", l.Origin, "by", key.ID)
+	return writeJSON(w, http.StatusCreated, viewLog(l))
+}
+
+func (s *Server) listLogs(w http.ResponseWriter, _ *http.Request, _ log.Key) error {
+	views := []logView{}
+	for _, l := range s.service.Logs() {
+		views = append(views, viewLog(l))
+	}
+	return writeJSON(w, http.StatusOK, list{Data: views})
+}
+
+// keyView is an API key as administrators see it; the key itself is there once, when it is made.
+type keyView struct {
+	ID        string   `json:"id"`
+	Key       string   `json:"key,omitempty"`
+	Role      log.Role `json:"role"`
+	Log       *string  `json:"log"` // null: server-wide
+	Name      string   `json:"name"`
+	CreatedAt string   `json:"created_at"`
+}
+
+func (s *Server) viewKey(k log.Key) keyView {
+	v := keyView{ID: k.ID, Role: k.Role, Name: k.Name, CreatedAt: string(log.AppendTime(nil, k.CreatedAt))}
+	if l := s.service.LogByID(k.Log); l != nil {
+		v.Log = &l.Name
+	}
+	return v
+}
+
+func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) error {
+	var in struct {
+		Role string `json:"role"`
+		Log  string `json:"log"`
+		Name string `json:"name"`
+	}
+	if err := readAdmin(w, r, &in); err != nil {
+		return err
+	}
+	role, err := log.ParseRole(in.Role)
+	if err != nil {
+		return badRequest("role: %v", err)
+	}
+	if len(in.Name) > 128 || !utf8.ValidString(in.Name) {
+		return badRequest("name: at most 128 bytes of UTF-8")
+	}
+	var id log.ID
+	switch {
+	case role == log.RoleAdmin && in.Log != "":
+		return badRequest("log: an admin key is server-wide; leave log out")
+	case role != log.RoleAdmin:
+		if in.Log == "" {
+			in.Log = DefaultLog
+		}
+		l := s.service.Log(in.Log)
+		if l == nil {
+			return notFound("log")
+		}
+		id = l.ID
+	}
+	k, text, err := s.service.CreateKey(r.Context(), role, id, in.Name)
+	if err != nil {
+		return err
+	}
+	s.logger.Info("API key created", "key", k.ID, "role", string(k.Role), "log", in.Log, "by", by.ID)
+	v := s.viewKey(k)
+	v.Key = text
+	return writeJSON(w, http.StatusCreated, v)
+}
+
+func (s *Server) listKeys(w http.ResponseWriter, r *http.Request, _ log.Key) error {
+	keys, err := s.service.Keys(r.Context())
+	if err != nil {
+		return err
+	}
+	views := make([]keyView, len(keys))
+	for i, k := range keys {
+		views[i] = s.viewKey(k)
+	}
+	return writeJSON(w, http.StatusOK, list{Data: views})
+}
+
+// readAdmin reads a small JSON body into v, and refuses members that v doesn't have.
+func readAdmin(w http.ResponseWriter, r *http.Request, v any) error {
+	if kind, err := mediaType(r); err != nil {
+		return err
+	} else if kind != "application/json" {
+		return unsupported(kind, "application/json")
+	}
+	var body bytes.Buffer
+	if err := readBody(&body, w, r, maxAdminBody); err != nil {
+		return err
+	}
+	// encoding/json alone would take duplicate members, and names in any case.
+	canonical, err := log.AppendCanonical(nil, body.Bytes())
+	if err != nil {
+		return badRequest("the body: %v", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(canonical))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return badRequest("the body: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return badRequest("the body holds more than one value")
+	}
+	return nil
+}

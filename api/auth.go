@@ -1,0 +1,119 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// keyTTL is how long a key that was read from the store is believed: how long another server's change may take to be seen.
+const keyTTL = 5 * time.Second
+
+// maxCachedKeys bounds the cache of keys; past it, it starts anew.
+const maxCachedKeys = 10_000
+
+// keyring reads API keys from the store, and remembers them for a while.
+type keyring struct {
+	lookup func(ctx context.Context, id string) (log.Key, error)
+
+	mu   sync.RWMutex
+	keys map[string]cachedKey
+}
+
+type cachedKey struct {
+	log.Key
+	until time.Time
+}
+
+var errKey = newProblem(http.StatusUnauthorized, "unauthorized",
+	"send an API key of this server: Authorization: Bearer tl_<id>_<secret>_<checksum>")
+
+// authenticate returns the key that the request presents. Whatever is wrong with it, the answer is the same.
+func (k *keyring) authenticate(r *http.Request) (log.Key, error) {
+	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return log.Key{}, errKey
+	}
+	id, err := log.ParseKey(text)
+	if err != nil {
+		return log.Key{}, errKey
+	}
+	key, err := k.get(r.Context(), id)
+	if errors.Is(err, log.ErrNotFound) {
+		return log.Key{}, errKey
+	}
+	if err != nil {
+		return log.Key{}, err
+	}
+	if !key.Matches(text) {
+		return log.Key{}, errKey
+	}
+	return key, nil
+}
+
+func (k *keyring) get(ctx context.Context, id string) (log.Key, error) {
+	now := time.Now()
+	k.mu.RLock()
+	c, ok := k.keys[id]
+	k.mu.RUnlock()
+	if ok && now.Before(c.until) {
+		return c.Key, nil
+	}
+	key, err := k.lookup(ctx, id)
+	if err != nil {
+		return log.Key{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil || len(k.keys) >= maxCachedKeys {
+		k.keys = make(map[string]cachedKey)
+	}
+	k.keys[id] = cachedKey{key, now.Add(keyTTL)}
+	return key, nil
+}
+
+// access is what a route asks of a key.
+type access int
+
+const (
+	toAppend access = iota
+	toRead
+	toAdminister
+)
+
+// may reports whether a role is enough.
+func may(role log.Role, a access) bool {
+	switch role {
+	case log.RoleAdmin:
+		return true
+	case log.RoleWriter:
+		return a == toAppend
+	case log.RoleReader:
+		return a == toRead
+	}
+	return false
+}
+
+// logOf returns the log that a request with the key is about: the key's own, or for a server-wide key the one that ?log=
+// names. A log that the key isn't for is answered as one that doesn't exist.
+func (s *Server) logOf(key log.Key, name string) (*log.Log, error) {
+	if key.Log != 0 {
+		l := s.service.LogByID(key.Log)
+		if l == nil || name != "" && name != l.Name {
+			return nil, notFound("log")
+		}
+		return l, nil
+	}
+	if name == "" {
+		name = DefaultLog
+	}
+	if l := s.service.Log(name); l != nil {
+		return l, nil
+	}
+	return nil, notFound("log")
+}

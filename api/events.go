@@ -1,0 +1,439 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// buffers are for bodies and answers of single events. The parser keeps nothing of what it reads.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// parseOptions are what the server adds to an event that a key sends.
+func parseOptions(key log.Key) log.ParseOptions {
+	return log.ParseOptions{Now: time.Now(), NewID: newID, Credential: key.ID}
+}
+
+func newID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		panic(err) // the system has no random numbers
+	}
+	return id.String()
+}
+
+// postEvent appends one event and answers with its record.
+func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
+	wait, err := waitFor(q)
+	if err != nil {
+		return err
+	}
+	if kind, err := mediaType(r); err != nil {
+		return err
+	} else if kind != "application/json" {
+		return unsupported(kind, "application/json")
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(buf)
+	buf.Reset()
+	if err := readBody(buf, w, r, maxEventBody); err != nil {
+		return err
+	}
+	event, err := log.ParseEvent(buf.Bytes(), parseOptions(key))
+	if err != nil {
+		return err
+	}
+	places, err := l.Append(r.Context(), []*log.Event{event})
+	if err != nil {
+		return withIDs(err, event)
+	}
+	place := places[0]
+	s.await(r.Context(), l, wait, place.Index+1)
+	record, err := recordAt(r.Context(), l, event, place)
+	if err != nil {
+		return err
+	}
+	buf.Reset()
+	out := record.AppendJSON(buf.AvailableBuffer(), true)
+	status := http.StatusCreated
+	if place.Duplicate {
+		status = http.StatusOK
+		out = append(out, `,"duplicate":true`...)
+		if place.Unchecked {
+			out = append(out, `,"unchecked":true`...)
+		}
+	}
+	if wait != "" && record.State != log.StateSequenced {
+		proof, err := l.Proof(r.Context(), place.Index)
+		if err != nil {
+			return err
+		}
+		out = append(append(out, `,"proof":`...), quote(proof)...)
+	}
+	writeBody(w, status, append(out, "}\n"...))
+	return nil
+}
+
+// recordAt returns the record of an event that was appended just now, or, of a duplicate, the stored one.
+func recordAt(ctx context.Context, l *log.Log, e *log.Event, p log.Place) (log.Record, error) {
+	if p.Duplicate {
+		return l.Record(ctx, p.Index)
+	}
+	return log.Record{
+		ID: e.ID(), Log: l.Name, Index: p.Index, Hash: p.Hash, State: stateOf(l, p.Index),
+		ReceivedAt: p.ReceivedAt, Previous: p.Previous, Event: e.JSON(), Seed: p.Seed[:],
+	}, nil
+}
+
+func stateOf(l *log.Log, index uint64) log.State {
+	if index < l.Sizes().Signed {
+		return log.StateSigned
+	}
+	return log.StateSequenced
+}
+
+// waitFor returns the state that ?wait= asks for, "" if none.
+func waitFor(q query) (log.State, error) {
+	v, ok := q["wait"]
+	if !ok {
+		return "", nil
+	}
+	state, ok := log.ParseState(v)
+	if !ok || state == log.StateSequenced {
+		return "", badRequest("wait: %q is not signed", v)
+	}
+	return state, nil
+}
+
+// await waits until the log is in the state up to size, but not for ever: the answer says how far it came.
+func (s *Server) await(ctx context.Context, l *log.Log, state log.State, size uint64) {
+	if state == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	l.Wait(ctx, size, state)
+}
+
+// postBatch appends events, all or none, and answers with their places.
+func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
+	wait, err := waitFor(q)
+	if err != nil {
+		return err
+	}
+	kind, err := mediaType(r)
+	if err != nil {
+		return err
+	}
+	parse := log.ParseBatch
+	switch kind {
+	case "application/json":
+	case "application/x-ndjson", "application/ndjson":
+		parse = log.ParseNDJSON
+	default:
+		return unsupported(kind, "application/json or application/x-ndjson")
+	}
+	// What is being read, parsed or waiting takes memory: a bounded amount of it.
+	weight := int64(maxBatchBody)
+	if n := r.ContentLength; n >= 0 && n < weight && r.Header.Get("Content-Encoding") == "" {
+		weight = n
+	}
+	if !s.bodies.TryAcquire(weight) {
+		return log.ErrOverloaded
+	}
+	defer s.bodies.Release(weight)
+	var body bytes.Buffer
+	if weight < maxBatchBody {
+		body.Grow(int(weight) + bytes.MinRead)
+	}
+	if err := readBody(&body, w, r, maxBatchBody); err != nil {
+		return err
+	}
+	events, err := parse(body.Bytes(), parseOptions(key), log.MaxRequestEvents)
+	if err != nil {
+		return err
+	}
+	if len(events) == 0 {
+		return badRequest("the batch holds no event")
+	}
+	places, err := l.Append(r.Context(), events)
+	if err != nil {
+		return withIDs(err, events...)
+	}
+	return s.writePlaces(w, r, l, wait, events, places)
+}
+
+// writePlaces answers a batch.
+func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log, wait log.State, events []*log.Event, places []log.Place) error {
+	end, fresh := uint64(0), false
+	for _, p := range places {
+		end, fresh = max(end, p.Index+1), fresh || !p.Duplicate
+	}
+	s.await(r.Context(), l, wait, end)
+	out := make([]byte, 0, 64+len(events)*320)
+	out = append(out, `{"log":"`+l.Name+`","data":[`...)
+	for i, p := range places {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		if p.Duplicate {
+			stored, err := l.Place(r.Context(), p.Index)
+			if err != nil {
+				return err
+			}
+			stored.Duplicate, stored.Unchecked = true, p.Unchecked
+			p = stored
+		}
+		out = append(append(append(out, `{"id":"`...), events[i].ID()...), `","index":`...)
+		out = strconv.AppendUint(out, p.Index, 10)
+		out = append(log.AppendTime(append(out, `,"received_at":"`...), p.ReceivedAt), `","hash":"`...)
+		out = append(hex.AppendEncode(out, p.Hash[:]), `","previous_hash":"`...)
+		out = append(hex.AppendEncode(out, p.Previous[:]), `","state":"`...)
+		out = append(append(out, stateOf(l, p.Index)...), `","duplicate":`...)
+		out = strconv.AppendBool(out, p.Duplicate)
+		if p.Unchecked {
+			out = append(out, `,"unchecked":true`...)
+		}
+		out = append(out, '}')
+	}
+	out = append(out, ']')
+	if c, note := l.Signed(); wait != "" && c.Size >= end {
+		out = append(append(out, `,"checkpoint":`...), quote(note)...)
+	}
+	status := http.StatusCreated
+	if !fresh {
+		status = http.StatusOK
+	}
+	writeBody(w, status, append(out, "}\n"...))
+	return nil
+}
+
+// withIDs adds to an error of unknown outcome the ids to send again, also those that the server made.
+func withIDs(err error, events ...*log.Event) error {
+	if !errors.Is(err, log.ErrOutcomeUnknown) {
+		return err
+	}
+	p := *asProblem(err)
+	for _, e := range events {
+		p.IDs = append(p.IDs, e.ID())
+	}
+	return fmt.Errorf("%w: %w", &p, err)
+}
+
+// readBody reads a request's body, decompressing it if it says so, up to limit bytes.
+func readBody(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit int64) error {
+	body := http.MaxBytesReader(w, r.Body, limit)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip":
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return unreadable(err)
+		}
+		body = http.MaxBytesReader(w, z, limit)
+	default:
+		return newProblem(http.StatusUnsupportedMediaType, "unsupported_encoding", "Content-Encoding %q is not gzip", encoding)
+	}
+	if _, err := buf.ReadFrom(body); err != nil {
+		return unreadable(err)
+	}
+	return nil
+}
+
+func unreadable(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return badRequest("the body ends too early; nothing was stored")
+	}
+	return badRequest("the body can't be read: %v; nothing was stored", err)
+}
+
+// mediaType returns the body's media type. UTF-8 is the only charset of JSON.
+func mediaType(r *http.Request) (string, error) {
+	v := r.Header.Get("Content-Type")
+	switch v {
+	case "application/json", "application/x-ndjson":
+		return v, nil
+	case "":
+		return "", unsupported("none", "application/json")
+	}
+	kind, params, err := mime.ParseMediaType(v)
+	if err != nil {
+		return "", unsupported(v, "application/json")
+	}
+	if c, ok := params["charset"]; ok && !strings.EqualFold(c, "utf-8") {
+		return "", unsupported(v, "UTF-8")
+	}
+	return kind, nil
+}
+
+func unsupported(got, want string) error {
+	return newProblem(http.StatusUnsupportedMediaType, "unsupported_media_type", "Content-Type is %s, want %s", got, want)
+}
+
+// getEvent answers with one record.
+func (s *Server) getEvent(w http.ResponseWriter, r *http.Request, l *log.Log, _ query, _ log.Key) error {
+	index, err := findEvent(r, l)
+	if err != nil {
+		return err
+	}
+	record, err := l.Record(r.Context(), index)
+	if err != nil {
+		return err
+	}
+	writeBody(w, http.StatusOK, append(record.AppendJSON(nil, false), '\n'))
+	return nil
+}
+
+func findEvent(r *http.Request, l *log.Log) (uint64, error) {
+	index, err := l.Find(r.Context(), r.PathValue("id"))
+	if errors.Is(err, log.ErrNotFound) {
+		return 0, notFound("event")
+	}
+	return index, err
+}
+
+// listEvents answers with a page of records, newest first or oldest first, of a log as it stood at the first page.
+func (s *Server) listEvents(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	limit, err := q.number("limit", defaultPage, 1, maxPage)
+	if err != nil {
+		return err
+	}
+	order := q["order"]
+	if order == "" {
+		order = "newest"
+	}
+	if order != "newest" && order != "oldest" {
+		return badRequest("order: %q is neither newest nor oldest", order)
+	}
+	size := l.Sizes().Size
+	// The position of a cursor is, newest first, the size of what is still to be listed; oldest first, how many were.
+	position := uint64(0)
+	if order == "newest" {
+		position = size
+	}
+	if text, ok := q["cursor"]; ok {
+		if position, err = s.cursors.decode(text, l.ID, order); err != nil {
+			return err
+		}
+	}
+	var records []log.Record
+	var more bool
+	if order == "newest" {
+		from := position - min(limit, position)
+		if records, err = reversed(l.Records(r.Context(), from, position)); err != nil {
+			return err
+		}
+		position, more = from, from > 0
+	} else {
+		to := min(position+limit, size)
+		if records, err = l.Records(r.Context(), position, to); err != nil {
+			return err
+		}
+		position, more = to, to < size
+	}
+	next := []byte("null")
+	if more {
+		next = quote([]byte(s.cursors.encode(position, l.ID, order)))
+	}
+	out := appendRecords([]byte(`{"data":`), records)
+	out = append(append(out, `,"next_cursor":`...), next...)
+	out = strconv.AppendBool(append(out, `,"has_more":`...), more)
+	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
+	writeBody(w, http.StatusOK, append(out, "}\n"...))
+	return nil
+}
+
+func reversed(records []log.Record, err error) ([]log.Record, error) {
+	for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
+		records[i], records[j] = records[j], records[i]
+	}
+	return records, err
+}
+
+func appendRecords(dst []byte, records []log.Record) []byte {
+	dst = append(dst, '[')
+	for i := range records {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = records[i].AppendJSON(dst, false)
+	}
+	return append(dst, ']')
+}
+
+// getFeed answers with the records from an index on, waiting for the first of them: what a SIEM pulls.
+func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	from, err := q.number("from", 0, 0, 1<<63-1)
+	if err != nil {
+		return err
+	}
+	limit, err := q.number("limit", maxPage, 1, maxPage)
+	if err != nil {
+		return err
+	}
+	timeout := 20 * time.Second
+	if v, ok := q["timeout"]; ok {
+		if timeout, err = time.ParseDuration(v); err != nil || timeout < 0 || timeout > maxPoll {
+			return badRequest("timeout: %q is not a duration from 0s to %v", v, maxPoll)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	l.Wait(ctx, from+1, log.StateSequenced)
+	size := l.Sizes().Size
+	if from > size {
+		return badRequest("from: %d is beyond the log's size %d", from, size)
+	}
+	to := min(from+limit, size)
+	records, err := l.Records(r.Context(), from, to)
+	if err != nil {
+		return err
+	}
+	out := appendRecords([]byte(`{"data":`), records)
+	out = strconv.AppendUint(append(out, `,"next":`...), to, 10)
+	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
+	writeBody(w, http.StatusOK, append(out, "}\n"...))
+	return nil
+}
+
+// number returns a decimal parameter, or def where it isn't given.
+func (q query) number(name string, def, least, most uint64) (uint64, error) {
+	v, ok := q[name]
+	if !ok {
+		return def, nil
+	}
+	n, err := strconv.ParseUint(v, 10, 64)
+	if err != nil || n < least || n > most || strconv.FormatUint(n, 10) != v {
+		return 0, badRequest("%s: %q is not a number from %d to %d", name, v, least, most)
+	}
+	return n, nil
+}
+
+// quote returns a JSON string.
+func quote(text []byte) []byte {
+	out, err := json.Marshal(string(text))
+	if err != nil {
+		panic(err) // a string always has a JSON form
+	}
+	return out
+}

@@ -1,0 +1,60 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count requests by route, never by log, key or path.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "treeline_http_requests_total", Help: "Requests answered, by route and status.",
+		}, []string{"route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "treeline_http_request_seconds", Help: "Time from a request's header to its answer, by route.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15),
+		}, []string{"route"}),
+	}
+	reg.MustRegister(m.requests, m.seconds)
+	return m
+}
+
+// observe returns h, counted under the route.
+func (m *metrics) observe(route string, h http.HandlerFunc) http.HandlerFunc {
+	seconds := m.seconds.WithLabelValues(route)
+	created := m.requests.WithLabelValues(route, "201") // the busiest, looked up once
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		sw := statusWriter{ResponseWriter: w}
+		h(&sw, r)
+		seconds.Observe(time.Since(start).Seconds())
+		if sw.status == http.StatusCreated {
+			created.Inc()
+			return
+		}
+		m.requests.WithLabelValues(route, strconv.Itoa(max(sw.status, http.StatusOK))).Inc()
+	}
+}
+
+// statusWriter remembers the status that was written.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,166 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// problem is an answer that is an error (RFC 9457, application/problem+json).
+type problem struct {
+	Type      string        `json:"type"`
+	Title     string        `json:"title"`
+	Status    int           `json:"status"`
+	Detail    string        `json:"detail,omitempty"`
+	Code      string        `json:"code"` // stable, for programs
+	RequestID string        `json:"request_id"`
+	Errors    []problemItem `json:"errors,omitempty"`
+	IDs       []string      `json:"ids,omitempty"`
+
+	allow string // the Allow header of a 405
+}
+
+// problemItem says what is wrong with one place of the input.
+type problemItem struct {
+	Index   *int   `json:"index,omitempty"` // in a batch, from 0
+	Pointer string `json:"pointer"`         // RFC 6901, in the event as it was sent
+	Detail  string `json:"detail"`
+}
+
+func (p *problem) Error() string { return p.Code + ": " + p.Detail }
+
+func newProblem(status int, code, format string, args ...any) *problem {
+	return &problem{Status: status, Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) *problem {
+	return newProblem(http.StatusBadRequest, "invalid_request", format, args...)
+}
+
+// notFound is one answer for what doesn't exist and for what the caller may not know of.
+func notFound(what string) *problem {
+	return newProblem(http.StatusNotFound, "not_found", "there is no such %s", what)
+}
+
+// asProblem is the one place where an error becomes a status and a code.
+func asProblem(err error) *problem {
+	var p *problem
+	var invalid *log.InvalidError
+	var conflict *log.ConflictError
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.As(err, &invalid):
+		p := newProblem(http.StatusBadRequest, "invalid_event", "%v; nothing was stored", err)
+		for _, x := range invalid.Problems {
+			item := problemItem{Pointer: x.Pointer, Detail: x.Detail}
+			if x.Index >= 0 {
+				item.Index = &x.Index
+			}
+			p.Errors = append(p.Errors, item)
+		}
+		return p
+	case errors.As(err, &conflict):
+		p := newProblem(http.StatusConflict, "conflict",
+			"an id names one event for ever, and is taken by one with other content; nothing was stored")
+		p.IDs = conflict.IDs
+		return p
+	case errors.As(err, &tooLarge):
+		return newProblem(http.StatusRequestEntityTooLarge, "too_large", "the body is over the limit of %d bytes", tooLarge.Limit)
+	case errors.Is(err, log.ErrNotSigned):
+		return newProblem(http.StatusConflict, "not_signed",
+			"not under a signed checkpoint yet; try again in a moment, or add wait=signed")
+	case errors.Is(err, log.ErrNotFound):
+		return notFound("thing")
+	case errors.Is(err, merkle.ErrOutOfRange):
+		return badRequest("%v", err)
+	case errors.Is(err, log.ErrName):
+		return badRequest("%v", err)
+	case errors.Is(err, log.ErrExists):
+		return newProblem(http.StatusConflict, "exists", "the name is taken; names are never reused")
+	case errors.Is(err, log.ErrLogOverloaded):
+		return newProblem(http.StatusTooManyRequests, "log_overloaded", "%v; send it again later", err)
+	case errors.Is(err, log.ErrOverloaded):
+		return newProblem(http.StatusServiceUnavailable, "overloaded", "%v; send it again later", err)
+	case errors.Is(err, log.ErrClosed):
+		return newProblem(http.StatusServiceUnavailable, "shutting_down", "%v; send it again", err)
+	case errors.Is(err, log.ErrClockBehind):
+		return newProblem(http.StatusServiceUnavailable, "clock_behind", "%v; nothing was stored", err)
+	case errors.Is(err, log.ErrStopped):
+		return newProblem(http.StatusServiceUnavailable, "log_stopped",
+			"the log is stopped, since its store contradicts what was signed; reads go on, an operator has to look at it")
+	case errors.Is(err, log.ErrOutcomeUnknown):
+		return newProblem(http.StatusServiceUnavailable, "outcome_unknown",
+			"the store failed while committing: the events may be recorded or not; send them again with these ids, which is safe")
+	case errors.Is(err, context.Canceled):
+		return newProblem(499, "client_closed_request", "the client went away")
+	}
+	return newProblem(http.StatusInternalServerError, "internal",
+		"the server failed; its log has more under this request_id. If this was an append, send it again with the same ids")
+}
+
+// writeError answers with a problem, and logs what the operator has to know.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	p := *asProblem(err)
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
+	if p.Status == 499 {
+		p.Title = "Client Closed Request"
+	}
+	p.RequestID = w.Header().Get("X-Request-Id")
+	if p.Status >= 500 {
+		s.logger.Error("request failed", "request_id", p.RequestID, "method", r.Method, "path", r.URL.Path, "code", p.Code, "error", err)
+	}
+	h := w.Header()
+	switch p.Status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		// Spread, so that those who were refused together don't come back together.
+		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="treeline"`)
+	case http.StatusMethodNotAllowed:
+		h.Set("Allow", p.allow)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	w.WriteHeader(p.Status)
+	w.Write(append(body, '\n'))
+}
+
+// writeJSON answers with the JSON form of v.
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	writeBody(w, status, append(body, '\n'))
+	return nil
+}
+
+// writeBody answers with JSON that is ready.
+func writeBody(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = contentTypeJSON
+	h["Cache-Control"] = noStore
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	w.Write(body)
+}
+
+// Header values that every answer carries, made once.
+var (
+	contentTypeJSON = []string{"application/json"}
+	noStore         = []string{"no-store"}
+)

@@ -1,0 +1,259 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// getProof answers with an event's proof file (C2SP tlog-proof).
+func (s *Server) getProof(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	wait, err := waitFor(q)
+	if err != nil {
+		return err
+	}
+	index, err := findEvent(r, l)
+	if err != nil {
+		return err
+	}
+	s.await(r.Context(), l, wait, index+1)
+	proof, err := l.Proof(r.Context(), index)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Disposition", `attachment; filename="`+r.PathValue("id")+`.tlog-proof"`)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", strconv.Itoa(len(proof)))
+	w.Write(proof)
+	return nil
+}
+
+// inclusion is the answer of /v1/proofs/inclusion.
+type inclusion struct {
+	Log        string   `json:"log"`
+	Index      uint64   `json:"index"`
+	Size       uint64   `json:"size"`
+	Hash       string   `json:"hash"`
+	Hashes     []string `json:"hashes"`
+	Root       string   `json:"root"`
+	Checkpoint string   `json:"checkpoint"`
+}
+
+func (s *Server) getInclusion(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	if _, ok := q["index"]; !ok {
+		return badRequest("index: which entry?")
+	}
+	index, err := q.number("index", 0, 0, merkle.MaxSize)
+	if err != nil {
+		return err
+	}
+	size, err := q.number("size", l.Sizes().Signed, 0, merkle.MaxSize)
+	if err != nil {
+		return err
+	}
+	leaf, hashes, err := l.Inclusion(r.Context(), index, size)
+	if err != nil {
+		return err
+	}
+	root, err := l.Root(r.Context(), size)
+	if err != nil {
+		return err
+	}
+	note, err := noteFor(r.Context(), l, size)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, inclusion{
+		l.Name, index, size, leaf.String(), hexHashes(hashes), root.String(), string(note),
+	})
+}
+
+// consistency is the answer of /v1/proofs/consistency.
+type consistency struct {
+	Log        string   `json:"log"`
+	From       uint64   `json:"from"`
+	To         uint64   `json:"to"`
+	Hashes     []string `json:"hashes"`
+	RootFrom   string   `json:"root_from"`
+	RootTo     string   `json:"root_to"`
+	Checkpoint string   `json:"checkpoint"`
+}
+
+func (s *Server) getConsistency(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	if _, ok := q["from"]; !ok {
+		return badRequest("from: which size?")
+	}
+	from, err := q.number("from", 0, 0, merkle.MaxSize)
+	if err != nil {
+		return err
+	}
+	to, err := q.number("to", l.Sizes().Signed, 0, merkle.MaxSize)
+	if err != nil {
+		return err
+	}
+	hashes, err := l.Consistency(r.Context(), from, to)
+	if err != nil {
+		return err
+	}
+	rootFrom, err := l.Root(r.Context(), from)
+	if err != nil {
+		return err
+	}
+	rootTo, err := l.Root(r.Context(), to)
+	if err != nil {
+		return err
+	}
+	note, err := noteFor(r.Context(), l, to)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, consistency{
+		l.Name, from, to, hexHashes(hashes), rootFrom.String(), rootTo.String(), string(note),
+	})
+}
+
+// noteFor returns the checkpoint of exactly that size if one was signed, else the newest, to which a consistency proof
+// leads.
+func noteFor(ctx context.Context, l *log.Log, size uint64) ([]byte, error) {
+	c, err := l.CheckpointAt(ctx, size)
+	if err == nil && c.Size == size {
+		return c.Note, nil
+	}
+	if err != nil && !errors.Is(err, log.ErrNotFound) {
+		return nil, err
+	}
+	_, note := l.Signed()
+	return note, nil
+}
+
+func hexHashes(hashes []merkle.Hash) []string {
+	out := make([]string, len(hashes))
+	for i, h := range hashes {
+		out[i] = h.String()
+	}
+	return out
+}
+
+// sizes is how far a log has come, as the API shows it.
+type sizes struct {
+	Size      uint64 `json:"size"`
+	Signed    uint64 `json:"signed"`
+	Released  uint64 `json:"released"`
+	Witnessed uint64 `json:"witnessed"` // 0: no witness policy is set
+}
+
+func sizesOf(l *log.Log) sizes {
+	s := l.Sizes()
+	return sizes{Size: s.Size, Signed: s.Signed, Released: s.Released}
+}
+
+// signedHead is the answer of /v1/checkpoint.
+type signedHead struct {
+	Log        string   `json:"log"`
+	Origin     string   `json:"origin"`
+	VKeys      []string `json:"vkeys"`
+	Checkpoint string   `json:"checkpoint"`
+	Sizes      sizes    `json:"sizes"`
+	Witnesses  []string `json:"witnesses"`
+}
+
+func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+	_, note := l.Signed()
+	if _, ok := q["size"]; ok {
+		size, err := q.number("size", 0, 0, merkle.MaxSize)
+		if err != nil {
+			return err
+		}
+		c, err := l.CheckpointAt(r.Context(), size)
+		if errors.Is(err, log.ErrNotFound) || err == nil && c.Size != size {
+			return notFound("checkpoint of that size")
+		}
+		if err != nil {
+			return err
+		}
+		note = c.Note
+	}
+	return writeJSON(w, http.StatusOK, signedHead{
+		Log: l.Name, Origin: l.Origin, VKeys: l.VKeys, Checkpoint: string(note), Sizes: sizesOf(l), Witnesses: []string{},
+	})
+}
+
+// readable returns the log whose public paths the request may read: anybody a public log's, others with a key of the log.
+// What may not be read doesn't exist.
+func (s *Server) readable(r *http.Request) (*log.Log, error) {
+	l := s.service.Log(r.PathValue("name"))
+	if l == nil {
+		return nil, notFound("log")
+	}
+	if l.Public {
+		return l, nil
+	}
+	key, err := s.keys.authenticate(r)
+	var p *problem
+	if errors.As(err, &p) {
+		return nil, notFound("log")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if key.Log != l.ID && key.Role != log.RoleAdmin {
+		return nil, notFound("log")
+	}
+	return l, nil
+}
+
+// getPublicCheckpoint answers with the released checkpoint (C2SP tlog-tiles).
+func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) error {
+	l, err := s.readable(r)
+	if err != nil {
+		return err
+	}
+	_, note := l.Signed()
+	if note == nil {
+		return notFound("checkpoint")
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Content-Length", strconv.Itoa(len(note)))
+	w.Write(note)
+	return nil
+}
+
+// getTile answers with a tile or an entry bundle (C2SP tlog-tiles). They never change, but only who may read them may keep
+// them.
+func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
+	l, err := s.readable(r)
+	if err != nil {
+		return err
+	}
+	tile, err := merkle.ParseTilePath("tile/" + r.PathValue("path"))
+	if err != nil {
+		return notFound("tile")
+	}
+	data, err := l.Tile(r.Context(), tile)
+	if errors.Is(err, log.ErrNotFound) {
+		return notFound("tile")
+	}
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Length", strconv.Itoa(len(data)))
+	scope := "private"
+	if l.Public {
+		scope = "public"
+	}
+	h.Set("Cache-Control", scope+", max-age="+strconv.Itoa(int((365*24*time.Hour).Seconds()))+", immutable")
+	w.Write(data)
+	return nil
+}
+

@@ -1,0 +1,158 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// routes is the list of everything that can be asked.
+func (s *Server) routes() {
+	s.onLog("POST /v1/events", toAppend, s.postEvent, "wait")
+	s.onLog("POST /v1/events/batch", toAppend, s.postBatch, "wait")
+	s.onLog("GET /v1/events", toRead, s.listEvents, "limit", "cursor", "order")
+	s.onLog("GET /v1/events/{id}", toRead, s.getEvent)
+	s.onLog("GET /v1/events/{id}/proof", toRead, s.getProof, "wait")
+	s.onLog("GET /v1/feed", toRead, s.getFeed, "from", "limit", "timeout")
+	s.onLog("GET /v1/proofs/inclusion", toRead, s.getInclusion, "index", "size")
+	s.onLog("GET /v1/proofs/consistency", toRead, s.getConsistency, "from", "to")
+	s.onLog("GET /v1/checkpoint", toRead, s.getCheckpoint, "size")
+
+	s.onServer("POST /v1/logs", s.postLog)
+	s.onServer("GET /v1/logs", s.listLogs)
+	s.onServer("POST /v1/keys", s.postKey)
+	s.onServer("GET /v1/keys", s.listKeys)
+
+	s.handle("GET /logs/{name}/checkpoint", s.getPublicCheckpoint)
+	s.handle("GET /logs/{name}/tile/{path...}", s.getTile)
+
+	s.handle("GET /healthz", getHealth)
+	s.handle("GET /readyz", s.getReady)
+	s.handle("/", s.getNothing)
+
+	s.ops.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	s.ops.HandleFunc("GET /readyz", s.getReadyDetails)
+}
+
+// handle serves a pattern with a function that returns its error.
+func (s *Server) handle(pattern string, fn func(http.ResponseWriter, *http.Request) error) {
+	_, route, found := strings.Cut(pattern, " ")
+	if !found {
+		route = "none"
+	}
+	s.mux.HandleFunc(pattern, s.metrics.observe(route, func(w http.ResponseWriter, r *http.Request) {
+		if err := fn(w, r); err != nil {
+			s.writeError(w, r, err)
+		}
+	}))
+}
+
+// query are a request's parameters, each given at most once and known to the route.
+type query map[string]string
+
+// parseQuery refuses parameters that the route doesn't know, so that a misspelt filter isn't a filter ignored.
+func parseQuery(r *http.Request, known ...string) (query, error) {
+	if r.URL.RawQuery == "" {
+		return nil, nil
+	}
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, badRequest("query: %v", err)
+	}
+	q := make(query, len(values))
+	for name, v := range values {
+		if !slices.Contains(known, name) {
+			return nil, badRequest("parameter %q is unknown here; known are: %s", name, strings.Join(known, ", "))
+		}
+		if len(v) != 1 {
+			return nil, badRequest("parameter %q is given %d times", name, len(v))
+		}
+		q[name] = v[0]
+	}
+	return q, nil
+}
+
+// onLog serves a route that is about one log, for keys that may do what it takes.
+func (s *Server) onLog(pattern string, a access, fn func(http.ResponseWriter, *http.Request, *log.Log, query, log.Key) error, params ...string) {
+	params = append(params, "log")
+	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
+		key, err := s.keys.authenticate(r)
+		if err != nil {
+			return err
+		}
+		q, err := parseQuery(r, params...)
+		if err != nil {
+			return err
+		}
+		l, err := s.logOf(key, q["log"])
+		if err != nil {
+			return err
+		}
+		if !may(key.Role, a) {
+			return forbidden(key)
+		}
+		return fn(w, r, l, q, key)
+	})
+}
+
+// onServer serves a route that is about the whole server, for administrators.
+func (s *Server) onServer(pattern string, fn func(http.ResponseWriter, *http.Request, log.Key) error) {
+	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
+		key, err := s.keys.authenticate(r)
+		if err != nil {
+			return err
+		}
+		if !may(key.Role, toAdminister) {
+			return forbidden(key)
+		}
+		if _, err := parseQuery(r); err != nil {
+			return err
+		}
+		return fn(w, r, key)
+	})
+}
+
+func forbidden(key log.Key) error {
+	return newProblem(http.StatusForbidden, "forbidden", "this key's role, %s, doesn't allow it", key.Role)
+}
+
+// getNothing answers what no route is for: 405 if another method would do, else 404.
+func (s *Server) getNothing(_ http.ResponseWriter, r *http.Request) error {
+	var allow []string
+	for _, m := range []string{http.MethodGet, http.MethodPost} {
+		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
+		if _, pattern := s.mux.Handler(probe); pattern != "" && pattern != "/" {
+			allow = append(allow, m)
+		}
+	}
+	if allow == nil || slices.Contains(allow, r.Method) {
+		return notFound("route")
+	}
+	p := newProblem(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not for this route", r.Method)
+	p.allow = strings.Join(allow, ", ")
+	return p
+}
+
+func getHealth(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (s *Server) getReady(w http.ResponseWriter, r *http.Request) error {
+	if err := s.service.Ready(r.Context()); err != nil {
+		return writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready"})
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func (s *Server) getReadyDetails(w http.ResponseWriter, r *http.Request) {
+	if err := s.service.Ready(r.Context()); err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, "not ready: %v\n", err)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}

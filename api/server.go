@@ -1,0 +1,125 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+)
+
+// DefaultLog is the log that a server-wide key means when it names none.
+const DefaultLog = "default"
+
+// Limits of a request.
+const (
+	maxEventBody = 256 << 10 // bytes of one event as sent; its canonical form is limited to 24 KiB
+	maxBatchBody = 16 << 20  // bytes of a batch, decompressed
+	maxBodies    = 64 << 20  // bytes of batches being read or waiting, over all requests
+	maxAdminBody = 16 << 10
+	maxHeader    = 32 << 10
+
+	maxPage     = 1000
+	defaultPage = 50
+
+	maxWait = 10 * time.Second // for ?wait=
+	maxPoll = 30 * time.Second // for a feed
+)
+
+// Config is what a Server is made of.
+type Config struct {
+	Service  *log.Service
+	Seed     checkpoint.Seed // the key of cursors is derived from it
+	Logger   *slog.Logger
+	Registry *prometheus.Registry
+}
+
+// Server answers the HTTP interface. Its zero value is not usable; New makes one.
+type Server struct {
+	service *log.Service
+	logger  *slog.Logger
+	keys    keyring
+	cursors cursors
+	bodies  *semaphore.Weighted
+	metrics *metrics
+	mux     *http.ServeMux
+	ops     *http.ServeMux
+
+	requests  atomic.Uint64
+	requestID string // what request ids of this process begin with
+
+	closing context.Context // ends long polls when the server shuts down
+	close   context.CancelFunc
+}
+
+// New returns a Server.
+func New(c Config) *Server {
+	var prefix [6]byte
+	rand.Read(prefix[:])
+	s := &Server{
+		service: c.Service, logger: c.Logger,
+		keys:    keyring{lookup: c.Service.Key},
+		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
+		bodies:  semaphore.NewWeighted(maxBodies),
+		metrics: newMetrics(c.Registry),
+		mux:     http.NewServeMux(), ops: http.NewServeMux(),
+		requestID: hex.EncodeToString(prefix[:]) + "-",
+	}
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.routes()
+	s.ops.HandleFunc("GET /debug/pprof/", pprof.Index)
+	s.ops.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	s.ops.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	s.ops.Handle("GET /metrics", promhttp.HandlerFor(c.Registry, promhttp.HandlerOpts{}))
+	return s
+}
+
+// HTTPServer returns an http.Server for h with this package's limits on time and size.
+func HTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		WriteTimeout:      90 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// Ops returns the handler of the operator's own listener: metrics, and health with its reasons.
+func (s *Server) Ops() http.Handler { return s.ops }
+
+// Close makes long polls answer at once, for a graceful stop.
+func (s *Server) Close() { s.close() }
+
+// ServeHTTP gives the request an id, and answers it whatever happens.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := s.requestID + strconv.FormatUint(s.requests.Add(1), 36)
+	w.Header()["X-Request-Id"] = []string{id}
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+		s.logger.Error("panic", "request_id", id, "value", fmt.Sprint(v), "stack", string(debug.Stack()))
+		s.writeError(w, r, fmt.Errorf("panic: %v", v))
+	}()
+	s.mux.ServeHTTP(w, r)
+}

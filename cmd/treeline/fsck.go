@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/sqlite"
+)
+
+type fsckOptions struct {
+	storeOptions
+	logs         []string
+	vkeys        []string
+	skipContents bool
+	json         bool
+}
+
+func newFsckCmd() *cobra.Command {
+	var o fsckOptions
+	cmd := &cobra.Command{
+		Use:   "fsck",
+		Short: "Re-read and re-hash everything in a store",
+		Long: `Re-read and re-hash everything in a store: entries, hash chain, tree, every checkpoint and its signature, the fence,
+and each event against its entry. It may run beside a server, and writes nothing.
+
+Signatures are checked under --vkey, or under the keys that the seed file derives. With neither, the keys that the store
+itself names are used, which proves less: exit 3.
+
+Exit codes: 0 all checked; 1 could not run; 3 no pinned keys; 4 something is damaged; 5 the store is behind its fence, or
+another history than what was signed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return fsck(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	o.storeOptions.register(f)
+	f.StringArrayVar(&o.logs, "log", nil, "check only the log of this name (repeatable)")
+	f.StringArrayVar(&o.vkeys, "vkey", nil, "verifier key to check signatures under (repeatable)")
+	f.BoolVar(&o.skipContents, "skip-contents", false, "check entries, chain, tree and checkpoints, not the events themselves")
+	f.BoolVar(&o.json, "json", false, "print the report as JSON")
+	return cmd
+}
+
+// fsckResult is what fsck prints.
+type fsckResult struct {
+	Result  string            `json:"result"`
+	Logs    []*log.FsckReport `json:"logs"`
+	Missing []string          `json:"missing,omitempty"` // origins that the fence knows and the store doesn't
+}
+
+func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
+	path, err := o.dbPath()
+	if err != nil {
+		return err
+	}
+	fence, err := o.readFence()
+	if err != nil {
+		return err
+	}
+	// The fence's list before the store's: a log that is made meanwhile is in neither or in the second alone.
+	var fenced []string
+	if fence != nil {
+		if fenced, err = fence.Origins(ctx); err != nil {
+			return err
+		}
+	}
+	store, err := sqlite.OpenReadOnly(ctx, path)
+	if errors.Is(err, os.ErrNotExist) {
+		return withHint(fmt.Errorf("there is no store at %s", path), "name it with --data-dir or --db")
+	}
+	if errors.Is(err, log.ErrDamaged) {
+		return &verdict{exitInvalid, fmt.Sprintf("the store can't be read: %v", err)}
+	}
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	infos, err := store.Logs(ctx)
+	if err != nil {
+		return err
+	}
+	var result fsckResult
+	if len(o.logs) == 0 {
+		for _, origin := range fenced {
+			if !slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
+				result.Missing = append(result.Missing, origin)
+			}
+		}
+	}
+	for _, name := range o.logs {
+		if !slices.ContainsFunc(infos, func(i log.Info) bool { return i.Name == name }) {
+			return fmt.Errorf("the store has no log %q", name)
+		}
+	}
+	keys, err := o.pinnedKeys()
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if len(o.logs) > 0 && !slices.Contains(o.logs, info.Name) {
+			continue
+		}
+		verifiers, err := keys(info)
+		if err != nil {
+			return err
+		}
+		opt := log.FsckOptions{Verifiers: verifiers, SkipContents: o.skipContents}
+		if fence != nil {
+			opt.Fence = fence
+		}
+		bar := progress{}
+		if head, err := store.Head(ctx, info.ID); err == nil {
+			passes := int64(2)
+			if o.skipContents {
+				passes = 1
+			}
+			bar = newProgress(stderr, passes*int64(head.Size), "log "+info.Name)
+		}
+		opt.Progress = func(n int) { bar.add(int64(n)) }
+		report, err := log.Fsck(ctx, store, info, opt)
+		bar.finish()
+		if err != nil {
+			return err
+		}
+		result.Logs = append(result.Logs, report)
+	}
+	code := result.judge()
+	if o.json {
+		out, err := json.MarshalIndent(result, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s\n", out)
+	} else {
+		result.print(stdout, o)
+	}
+	if code != exitOK {
+		return &verdict{code, "fsck: " + result.Result}
+	}
+	return nil
+}
+
+// judge sets the result, and returns its exit code: the worst of what was found.
+func (r *fsckResult) judge() int {
+	code := exitOK
+	r.Result = "all checked"
+	for _, l := range r.Logs {
+		if !l.Pinned && code == exitOK {
+			code = exitUnverified
+			r.Result = "consistent, but no pinned key was given and no seed file found: the store vouches for itself"
+		}
+	}
+	for _, l := range r.Logs {
+		if len(l.Problems) > 0 {
+			code = exitInvalid
+			r.Result = "INVALID: something is missing or was changed"
+		}
+	}
+	if r.diverged() {
+		code = exitDiverged
+		r.Result = "DIVERGED: the store is not the history that was signed and fenced"
+	}
+	return code
+}
+
+func (r *fsckResult) diverged() bool {
+	for _, l := range r.Logs {
+		for _, p := range l.Problems {
+			if p.Kind == log.KindDiverged {
+				return true
+			}
+		}
+	}
+	return len(r.Missing) > 0
+}
+
+func (r *fsckResult) print(w io.Writer, o fsckOptions) {
+	for _, origin := range r.Missing {
+		fmt.Fprintf(w, "log %s: MISSING: the fence records its checkpoints, the store doesn't have it\n", origin)
+	}
+	for _, l := range r.Logs {
+		fmt.Fprintf(w, "log %s: %d entries, %d checkpoints up to size %d", l.Log, l.Size, l.Checkpoints, l.Signed)
+		if o.skipContents {
+			fmt.Fprint(w, "; events not read\n")
+		} else {
+			fmt.Fprintf(w, ", %d events re-hashed\n", l.Contents)
+		}
+		fmt.Fprintf(w, "  root of the entries: %s\n", l.Root)
+		for _, p := range l.Problems {
+			fmt.Fprintf(w, "  %s at entry %d: %s\n", strings.ToUpper(p.Kind), p.Index, printable(p.What, ""))
+		}
+		if l.Truncated {
+			fmt.Fprintln(w, "  and more")
+		}
+	}
+	fmt.Fprintln(w, r.Result)
+}
+
+// readFence opens the fence if its directory is there.
+func (o storeOptions) readFence() (*checkpoint.FileFence, error) {
+	if _, err := os.Stat(o.fencePath()); errors.Is(err, os.ErrNotExist) {
+		if o.fence != "" {
+			return nil, fmt.Errorf("there is no fence at %s", o.fence)
+		}
+		return nil, nil
+	}
+	return checkpoint.OpenFileFence(o.fencePath())
+}
+
+// pinnedKeys returns a function that gives the verifiers which the caller trusts for a log: those of --vkey, or those that
+// the seed derives; none if there is no seed.
+func (o fsckOptions) pinnedKeys() (func(log.Info) ([]note.Verifier, error), error) {
+	if len(o.vkeys) > 0 {
+		pinned, err := parseVKeys(o.vkeys)
+		return func(info log.Info) (mine []note.Verifier, _ error) {
+			for _, v := range pinned {
+				if v.Name() == info.Origin {
+					mine = append(mine, v)
+				}
+			}
+			return mine, nil
+		}, err
+	}
+	seed, err := checkpoint.LoadSeed(o.seedPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return func(log.Info) ([]note.Verifier, error) { return nil, nil }, nil
+	}
+	return func(info log.Info) ([]note.Verifier, error) {
+		_, vkey, err := seed.Ed25519(info.Origin, 0)
+		if err != nil {
+			return nil, err
+		}
+		return parseVKeys([]string{vkey})
+	}, err
+}
+
+// parseVKeys returns the verifiers of verifier-key strings.
+func parseVKeys(vkeys []string) ([]note.Verifier, error) {
+	var out []note.Verifier
+	for _, vkey := range vkeys {
+		v, err := note.NewVerifier(vkey)
+		if err != nil {
+			return nil, withHint(fmt.Errorf("%q is not a verifier key", vkey), "want NAME+HASH+KEY, as the server prints it at start")
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+// verdict is the error of a command that could do its work and found that not all is well.
+type verdict struct {
+	code int
+	text string
+}
+
+func (v *verdict) Error() string { return v.text }
+
+// ExitCode is the exit code that stands for the verdict.
+func (v *verdict) ExitCode() int { return v.code }

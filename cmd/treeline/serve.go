@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/treeline-log/treeline/api"
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/sqlite"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	storeOptions
+	listen    string
+	opsListen string
+	url       string
+	interval  time.Duration
+	logFormat string
+	logLevel  string
+}
+
+func newServeCmd() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Run the server. With no flags it keeps everything in ./treeline-data, listens on 127.0.0.1:8080, makes a log named
+"default" and an admin key, and prints what to paste next.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	o.storeOptions.register(f)
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "address to listen on")
+	f.StringVar(&o.opsListen, "ops-listen", "127.0.0.1:8081", "address for metrics and health details; empty for none")
+	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
+	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
+	logger, err := newLogger(stderr, o.logFormat, o.logLevel)
+	if err != nil {
+		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		// The heap is small and its garbage short-lived: collecting it a quarter as often costs some 50 MB and gives a tenth
+		// of the CPU to appends.
+		debug.SetGCPercent(400)
+	}
+	if o.interval < 10*time.Millisecond || o.interval > time.Hour {
+		return fmt.Errorf("--checkpoint-interval %v: from 10ms to 1h", o.interval)
+	}
+	prefix, err := originPrefix(o.url)
+	if err != nil {
+		return err
+	}
+	if err := makeDataDir(o.dataDir); err != nil {
+		return err
+	}
+	path, err := o.dbPath()
+	if err != nil {
+		return err
+	}
+	store, err := sqlite.Open(ctx, path)
+	if errors.Is(err, sqlite.ErrLocked) {
+		return fmt.Errorf("%s is in use by another treeline serve; one server writes to a store at a time: stop that one, or "+
+			"give this one its own --data-dir", path)
+	}
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if prefix == "" {
+		if prefix, err = installationPrefix(ctx, store); err != nil {
+			return err
+		}
+	}
+	seed, err := o.openSeed(ctx, store)
+	if err != nil {
+		return err
+	}
+	fence, err := checkpoint.OpenFileFence(o.fencePath())
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	service, err := log.Open(ctx, log.Config{
+		Store: store, Seed: seed, Fence: fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
+	})
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	if len(service.Logs()) == 0 {
+		if _, err := service.CreateLog(ctx, api.DefaultLog, false); err != nil {
+			return fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
+		}
+	}
+	keyFile, err := o.ensureAdminKey(ctx, store)
+	if err != nil {
+		return err
+	}
+	server := api.New(api.Config{Service: service, Seed: seed, Logger: logger, Registry: registry})
+	public, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --listen", err)
+	}
+	defer public.Close()
+	listeners := []listener{{public, api.HTTPServer(server, logger)}}
+	if o.opsListen != "" {
+		ops, err := net.Listen("tcp", o.opsListen)
+		if err != nil {
+			return fmt.Errorf("%w; choose another address with --ops-listen, or none with --ops-listen=", err)
+		}
+		defer ops.Close()
+		listeners = append(listeners, listener{ops, api.HTTPServer(server.Ops(), logger)})
+	}
+	greet(stdout, service, public.Addr(), keyFile)
+	return serveAll(ctx, listeners, server, logger)
+}
+
+// listener is an address and what answers there.
+type listener struct {
+	net.Listener
+	server *http.Server
+}
+
+// serveAll answers on all listeners until ctx ends, and then lets requests finish.
+func serveAll(ctx context.Context, listeners []listener, server *api.Server, logger *slog.Logger) error {
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- l.server.Serve(l.Listener) }()
+	}
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		logger.Info("stopping: no new requests, those in flight are answered")
+	}
+	server.Close()
+	grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, l := range listeners {
+		err = errors.Join(err, l.server.Shutdown(grace))
+	}
+	return err
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var opt slog.HandlerOptions
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: debug, info, warn or error", level)
+	}
+	opt.Level = l
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &opt)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: text or json", format)
+}
+
+// originPrefix returns what origins begin with under a public base URL, "" if there is none.
+func originPrefix(base string) (string, error) {
+	if base == "" {
+		return "", nil
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("--url %q: want the public base URL, such as https://audit.example.com", base)
+	}
+	prefix := strings.TrimSuffix(u.Host+u.EscapedPath(), "/")
+	if err := checkpoint.CheckOrigin(prefix + "/logs/x"); err != nil {
+		return "", fmt.Errorf("--url %q: %w", base, err)
+	}
+	return prefix, nil
+}
+
+// installationPrefix returns the label that stands for a host while no public URL is given. It is made once, so that no
+// two installations have logs of the same origin.
+func installationPrefix(ctx context.Context, store log.Store) (string, error) {
+	var random [6]byte
+	rand.Read(random[:])
+	return store.Label(ctx, "installation", hex.EncodeToString(random[:])+".localhost")
+}
+
+func makeDataDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("making the data directory: %w", err)
+	}
+	return nil
+}
+
+// openSeed loads the seed. It makes one only for a store without logs: a new seed would not derive the keys of old ones.
+func (o storeOptions) openSeed(ctx context.Context, store log.Store) (checkpoint.Seed, error) {
+	path := o.seedPath()
+	seed, err := checkpoint.LoadSeed(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return seed, err
+	}
+	logs, err := store.Logs(ctx)
+	if err != nil {
+		return seed, err
+	}
+	if len(logs) > 0 {
+		return seed, fmt.Errorf("%s is missing, and the store's logs are signed with keys derived from it; put it back, or name "+
+			"it with --seed-file", path)
+	}
+	return checkpoint.CreateSeed(path)
+}
+
+// ensureAdminKey makes an admin key if there is none at all, and returns the file that it is written to. The file is
+// written first: a key that is in the store but in nobody's hands would keep the next start from making another.
+func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (string, error) {
+	path := filepath.Join(o.dataDir, "admin.key")
+	keys, err := store.Keys(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range keys {
+		if k.Role == log.RoleAdmin {
+			return path, nil
+		}
+	}
+	key, text := log.NewKey(log.RoleAdmin, 0, "admin.key, made at first start", time.Now().UnixMicro())
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("writing the admin key: %w", err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintln(f, text); err != nil {
+		return "", fmt.Errorf("writing the admin key: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return "", fmt.Errorf("writing the admin key: %w", err)
+	}
+	return path, store.CreateKey(ctx, key)
+}
+
+// greet prints where the server is, and a call that works when pasted.
+func greet(w io.Writer, service *log.Service, addr net.Addr, keyFile string) {
+	base := "http://" + addr.String()
+	if a, ok := addr.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+		base = fmt.Sprintf("http://localhost:%d", a.Port)
+	}
+	fmt.Fprintf(w, "treeline is listening on %s\n\n", base)
+	l := service.Log(api.DefaultLog)
+	if l == nil {
+		l = service.Logs()[0]
+	}
+	fmt.Fprintf(w, "Verifier key of log %q (give it to whoever verifies):\n  %s\n\n", l.Name, l.VKeys[0])
+	fmt.Fprintf(w, `Append an event:
+  export KEY=$(cat %s)
+  curl -X POST %s/v1/events -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \
+   -d '{"action":"user.permission.updated","actor_id":"user_123","actor_email":"admin@example.com","target_type":"user",
+        "target_id":"user_456","metadata":{"old_role":"viewer","new_role":"editor","ip":"203.0.113.42"}}'
+
+`, keyFile, base)
+}

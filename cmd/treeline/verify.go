@@ -1,0 +1,182 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// maxProofFile is more than the largest proof file there can be, in bytes.
+const maxProofFile = 1 << 20
+
+func newVerifyCmd() *cobra.Command {
+	var vkeys []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Verify a proof file, offline",
+		Long: `Verify a proof file (.tlog-proof) offline, with nothing but the file and the verifier key of the log, and print the event,
+who signed, and when it was received. FILE may be - for standard input.
+
+Get the key from whoever you would believe about it, not from the file: with no --vkey the file is checked to be consistent,
+which anybody's forgery can be, and the exit code is 3.
+
+Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
+		Args: arguments(1, 1, "the proof file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return verify(args[0], vkeys, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "verifier key of the log, NAME+HASH+KEY (repeatable)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+// verification is what verify prints as JSON.
+type verification struct {
+	Result     string          `json:"result"` // VALID, NOT_VERIFIABLE or INVALID
+	Reason     string          `json:"reason,omitempty"`
+	Origin     string          `json:"origin,omitempty"`
+	Index      *uint64         `json:"index,omitempty"`
+	Size       uint64          `json:"size,omitempty"`
+	Root       string          `json:"root,omitempty"`
+	Hash       string          `json:"hash,omitempty"`
+	ReceivedAt string          `json:"received_at,omitempty"`
+	Event      json.RawMessage `json:"event,omitempty"`
+	Claims     []claim         `json:"claims,omitempty"` // instead of the event, where some are withheld
+	SignedBy   []string        `json:"signed_by,omitempty"`
+	NotChecked []string        `json:"signatures_not_checked,omitempty"`
+}
+
+// claim is one claim of an event that is not shown whole.
+type claim struct {
+	Pointer  string          `json:"pointer"`
+	Value    json.RawMessage `json:"value,omitempty"`
+	Withheld bool            `json:"withheld,omitempty"`
+}
+
+func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
+	data, err := readProof(path, stdin)
+	if err != nil {
+		return err
+	}
+	verifiers, err := parseVKeys(vkeys)
+	if err != nil {
+		return err
+	}
+	v, err := log.VerifyProof(data, verifiers)
+	result := describe(v)
+	code := exitOK
+	switch {
+	case err == nil:
+		result.Result = "VALID"
+	case errors.Is(err, log.ErrInvalidProof):
+		result.Result, result.Reason, code = "INVALID", err.Error(), exitInvalid
+	case errors.Is(err, log.ErrNotVerifiable):
+		result.Result, result.Reason, code = "NOT_VERIFIABLE", err.Error(), exitUnverified
+		if errors.Is(err, log.ErrNotPinned) && len(vkeys) == 0 {
+			result.Reason = "consistent, but not pinned: give the log's verifier key with --vkey to know who signed it"
+		}
+	default:
+		return err
+	}
+	if asJSON {
+		out, err := json.MarshalIndent(result, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s\n", out)
+	} else {
+		result.print(stdout)
+	}
+	if code != exitOK {
+		return &verdict{code, fmt.Sprintf("verify %s: %s: %s", path, result.Result, result.Reason)}
+	}
+	return nil
+}
+
+func readProof(path string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	data, err := io.ReadAll(io.LimitReader(in, maxProofFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if len(data) > maxProofFile {
+		return nil, fmt.Errorf("%s is over %d bytes long: not a proof file", path, maxProofFile)
+	}
+	return data, nil
+}
+
+// describe returns what a verification says; of an invalid proof that is nothing.
+func describe(v *log.Verification) verification {
+	if v == nil {
+		return verification{}
+	}
+	out := verification{
+		Origin: v.Origin, Index: &v.Index, Size: v.Size, Root: v.Root.String(),
+		SignedBy: keyNames(v.Verified), NotChecked: keyNames(v.Unchecked),
+	}
+	if v.Disclosure == nil {
+		return out
+	}
+	out.Hash = v.Leaf.String()
+	out.ReceivedAt = string(log.AppendTime(nil, v.Disclosure.ReceivedAt))
+	out.Event = v.Event()
+	for _, c := range v.Disclosure.Claims {
+		out.Claims = append(out.Claims, claim{c.Pointer, c.Value, c.Withheld()})
+	}
+	return out
+}
+
+func keyNames(sigs []log.Signature) (names []string) {
+	for _, s := range sigs {
+		names = append(names, fmt.Sprintf("%s+%08x", s.Name, s.ID))
+	}
+	return names
+}
+
+func (v verification) print(w io.Writer) {
+	fmt.Fprintln(w, v.Result)
+	if v.Index == nil {
+		return
+	}
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-12s %s\n", name, printable(fmt.Sprintf(format, args...), ""))
+	}
+	row("log", "%s", v.Origin)
+	row("entry", "%d of %d", *v.Index, v.Size)
+	if v.Hash != "" {
+		row("hash", "%s", v.Hash)
+		row("received", "%s, by the log's clock", v.ReceivedAt)
+	}
+	for _, s := range v.SignedBy {
+		row("signed by", "%s", s)
+	}
+	for _, s := range v.NotChecked {
+		row("not checked", "signature of %s", s)
+	}
+	if v.Event != nil {
+		row("event", "%s", v.Event)
+	}
+	for _, c := range v.Claims {
+		if c.Withheld {
+			row("claim", "%s is withheld", c.Pointer)
+		} else {
+			row("claim", "%s = %s", c.Pointer, c.Value)
+		}
+	}
+}

@@ -1,0 +1,429 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// FsckOptions say what Fsck checks a log against.
+type FsckOptions struct {
+	// Verifiers are the keys that the caller trusts for the log. Without any, the keys that the store itself names are
+	// used, and the report says that nothing pins them.
+	Verifiers []note.Verifier
+	// Fence is where the log's newest checkpoint is recorded outside the store; nil: not checked.
+	Fence checkpoint.Fence
+	// SkipContents leaves out the events, and checks entries, chain, tree and checkpoints only.
+	SkipContents bool
+	// Progress, if not nil, is told how many more entries or contents have been checked.
+	Progress func(n int)
+}
+
+// Problem kinds of fsck.
+const (
+	KindInvalid  = "invalid"  // something is missing, or isn't what a hash or a signature says
+	KindDiverged = "diverged" // the store is behind, or another history than, what was signed and fenced
+)
+
+// FsckProblem is something wrong with a log.
+type FsckProblem struct {
+	Index uint64 `json:"index"` // the first entry concerned
+	Kind  string `json:"kind"`
+	What  string `json:"what"`
+}
+
+// FsckReport is what Fsck found out about a log.
+type FsckReport struct {
+	Log         string        `json:"log"`
+	Origin      string        `json:"origin"`
+	Size        uint64        `json:"size"`
+	Signed      uint64        `json:"signed"` // size of the newest recorded checkpoint
+	Root        string        `json:"root"`   // of the entries that were read
+	Pinned      bool          `json:"pinned"` // the signatures were checked under keys that the caller gave
+	Checkpoints int           `json:"checkpoints"`
+	Contents    uint64        `json:"contents"` // how many events were re-hashed
+	Problems    []FsckProblem `json:"problems"` // by index; empty if all is well
+	Truncated   bool          `json:"truncated,omitempty"`
+}
+
+// maxProblems bounds a report: one wrong entry spoils many sums.
+const maxProblems = 20
+
+// Fsck re-reads and re-hashes everything that a store holds of a log: entries, chain and tree, stored tree nodes, every
+// checkpoint and its signature, the fence, and each event against its entry and its id. It may run beside a server that
+// appends; it checks what was there when it began. Its error is that of not being able to check at all.
+func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckReport, error) {
+	f := &fsck{
+		store: store, info: info, opt: opt,
+		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
+		leaves: merkle.NewRange(), last: Genesis(info.Origin),
+	}
+	if err := f.prepare(ctx); err != nil {
+		return nil, err
+	}
+	contents := &fsck{store: store, info: info, opt: opt, head: f.head, report: &FsckReport{}}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.checkTree(gctx) })
+	if !opt.SkipContents {
+		g.Go(func() error { return contents.checkContents(gctx) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	r := f.report
+	r.Contents = contents.report.Contents
+	r.Problems = append(r.Problems, contents.report.Problems...)
+	slices.SortStableFunc(r.Problems, func(a, b FsckProblem) int { return int(min(a.Index, 1<<62)) - int(min(b.Index, 1<<62)) })
+	if len(r.Problems) > maxProblems {
+		r.Problems, r.Truncated = r.Problems[:maxProblems], true
+	}
+	return r, nil
+}
+
+// fsck is one run over one log.
+type fsck struct {
+	store  Reader
+	info   Info
+	opt    FsckOptions
+	report *FsckReport
+
+	verifiers []note.Verifier
+	fence     *checkpoint.Checkpoint // what the fence records, until it was compared with the entries
+	head      Head
+
+	leaves     *merkle.Range // the tree of the entries read so far
+	last       merkle.Hash   // leaf hash of the newest of them
+	receivedAt int64
+	nodes      [][]merkle.Hash // by tile level - 1: rebuilt, not compared yet
+	compared   []uint64        // by tile level - 1: how many were
+	matched    uint64          // the largest size at which a checkpoint agreed with the entries
+}
+
+// bad notes a problem.
+func (f *fsck) bad(index uint64, kind, format string, args ...any) {
+	f.report.Problems = append(f.report.Problems, FsckProblem{index, kind, fmt.Sprintf(format, args...)})
+}
+
+// full reports whether there are problems enough.
+func (f *fsck) full() bool { return len(f.report.Problems) >= maxProblems }
+
+// prepare reads what the log is checked against: the fence before the checkpoints before the head, so that beside a
+// running server each is covered by the next.
+func (f *fsck) prepare(ctx context.Context) (err error) {
+	f.verifiers = f.opt.Verifiers
+	if len(f.verifiers) == 0 {
+		for _, vkey := range f.info.VKeys {
+			v, err := note.NewVerifier(vkey)
+			if err != nil {
+				f.bad(0, KindInvalid, "the store names a verifier key that isn't one: %v", err)
+				continue
+			}
+			f.verifiers = append(f.verifiers, v)
+		}
+	}
+	if f.opt.Fence != nil {
+		if err := f.readFence(ctx); err != nil {
+			return err
+		}
+	}
+	newest, err := f.store.Checkpoint(ctx, f.info.ID, merkle.MaxSize)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		f.bad(0, KindInvalid, "no checkpoint is recorded; every log has at least that of size 0")
+	case err != nil:
+		return err
+	}
+	f.report.Signed = newest.Size
+	if f.fence != nil && f.fence.Size > newest.Size {
+		f.bad(newest.Size, KindDiverged, "the fence records a signed checkpoint of size %d, the store's newest is of size %d: "+
+			"the store is an older copy, or its checkpoints were removed", f.fence.Size, newest.Size)
+	}
+	if f.head, err = f.store.Head(ctx, f.info.ID); err != nil {
+		return fmt.Errorf("reading the head of log %s: %w", f.info.Name, err)
+	}
+	f.report.Size = f.head.Size
+	if f.report.Signed > f.head.Size {
+		f.bad(f.head.Size, KindDiverged, "a checkpoint of size %d is recorded, but the log's head is at %d: entries were removed",
+			f.report.Signed, f.head.Size)
+	}
+	return nil
+}
+
+func (f *fsck) readFence(ctx context.Context) error {
+	fenced, err := f.opt.Fence.Load(ctx, f.info.Origin)
+	if err != nil {
+		return fmt.Errorf("reading the fence of log %s: %w", f.info.Name, err)
+	}
+	if fenced == nil {
+		f.bad(0, KindDiverged, "the fence doesn't know the log: it was removed, or this is another fence")
+		return nil
+	}
+	c, _, err := checkpoint.Open(fenced, f.info.Origin, f.verifiers...)
+	if err != nil {
+		f.bad(0, KindInvalid, "what the fence records isn't a checkpoint of the log: %v", err)
+		return nil
+	}
+	f.fence = &c
+	return nil
+}
+
+// checkTree replays the entries, and stops at the size of each checkpoint to compare roots.
+func (f *fsck) checkTree(ctx context.Context) error {
+	err := f.store.Checkpoints(ctx, f.info.ID, func(s Signed) error {
+		f.report.Checkpoints++
+		c, _, err := checkpoint.Open(s.Note, f.info.Origin, f.verifiers...)
+		if err != nil {
+			f.bad(s.Size, KindInvalid, "the recorded checkpoint of size %d doesn't verify: %v", s.Size, err)
+			return nil
+		}
+		if c.Size != s.Size {
+			f.bad(s.Size, KindInvalid, "the checkpoint recorded for size %d is of size %d", s.Size, c.Size)
+			return nil
+		}
+		if f.fence != nil && f.fence.Size <= c.Size {
+			if err := f.compare(ctx, *f.fence, "the fence's"); err != nil {
+				return err
+			}
+			f.fence = nil
+		}
+		return f.compare(ctx, c, "the recorded")
+	})
+	if err == nil && f.fence != nil {
+		err = f.compare(ctx, *f.fence, "the fence's")
+	}
+	if err == nil {
+		err = f.replay(ctx, f.head.Size)
+	}
+	if err == nil {
+		err = f.checkEnd(ctx)
+	}
+	f.report.Root = f.leaves.Root().String()
+	return err
+}
+
+// compare replays the entries up to a checkpoint's size and compares the roots.
+func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which string) error {
+	if c.Size > f.head.Size || c.Size < f.leaves.Size() {
+		return nil // said already: the head is behind; or the fence was replayed past, which only disorder can do
+	}
+	if err := f.replay(ctx, c.Size); err != nil {
+		return err
+	}
+	if f.leaves.Size() != c.Size || f.full() {
+		return nil // said already: entries are missing
+	}
+	if got := f.leaves.Root(); got != c.Root {
+		f.bad(f.matched, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: an entry in [%d, %d) was changed "+
+			"after it was signed", which, c.Size, c.Root, got, f.matched, c.Size)
+		return nil
+	}
+	f.matched = c.Size
+	return nil
+}
+
+// replay reads entries up to size, and checks each against the one before it.
+func (f *fsck) replay(ctx context.Context, size uint64) error {
+	const run = 1 << 16 // between two looks at the context and at the progress
+	for from := f.leaves.Size(); from < size && !f.full(); from = f.leaves.Size() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		to := min(from+run, size)
+		err := f.store.Entries(ctx, f.info.ID, from, to, f.next)
+		if errors.Is(err, ErrDamaged) {
+			f.bad(f.leaves.Size(), KindInvalid, "%v", err)
+			f.head.Size = f.leaves.Size() // after a gap nothing that follows can be placed
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := f.compareNodes(ctx, false); err != nil {
+			return err
+		}
+		if f.opt.Progress != nil {
+			f.opt.Progress(int(to - from))
+		}
+	}
+	return nil
+}
+
+// next takes the next entry.
+func (f *fsck) next(b []byte) error {
+	index := f.leaves.Size()
+	e, err := ParseEntry(b)
+	switch {
+	case err != nil:
+		f.bad(index, KindInvalid, "entry %d: %v", index, err)
+	case e.Previous != f.last:
+		f.bad(index, KindInvalid, "entry %d follows hash %v, the entry before it has %v: one of the two was changed, or their "+
+			"order was", index, e.Previous, f.last)
+	case e.ReceivedAt < f.receivedAt:
+		f.bad(index, KindInvalid, "entry %d was received before the one it follows", index)
+	}
+	f.receivedAt = e.ReceivedAt
+	f.last = merkle.LeafHash(b)
+	f.leaves.Append(f.last, func(level uint, _ uint64, h merkle.Hash) {
+		if level == 0 || level%8 != 0 {
+			return
+		}
+		i := int(level/8) - 1
+		if i == len(f.nodes) {
+			f.nodes, f.compared = append(f.nodes, nil), append(f.compared, 0)
+		}
+		f.nodes[i] = append(f.nodes[i], h)
+	})
+	if f.full() {
+		return fmt.Errorf("too many problems: %w", ErrDamaged)
+	}
+	return nil
+}
+
+// compareNodes compares rebuilt tree nodes with the stored ones, in runs unless it is the last time.
+func (f *fsck) compareNodes(ctx context.Context, last bool) error {
+	for i, nodes := range f.nodes {
+		if len(nodes) == 0 || !last && len(nodes) < merkle.TileWidth {
+			continue
+		}
+		level, from := i+1, f.compared[i]
+		stored, err := f.store.Nodes(ctx, f.info.ID, level, from, from+uint64(len(nodes)))
+		switch {
+		case errors.Is(err, ErrDamaged):
+			f.bad(from<<(8*level), KindInvalid, "%v", err)
+		case err != nil:
+			return err
+		default:
+			for j := range nodes {
+				if stored[j] != nodes[j] {
+					n := from + uint64(j)
+					f.bad(n<<(8*level), KindInvalid, "tree node %d of level %d is %v, the entries give %v", n, level, stored[j], nodes[j])
+					break
+				}
+			}
+		}
+		f.compared[i] += uint64(len(nodes))
+		f.nodes[i] = nodes[:0]
+	}
+	return nil
+}
+
+// checkEnd checks the head against the entries, and looks for rows that belong to nothing.
+func (f *fsck) checkEnd(ctx context.Context) error {
+	if f.full() {
+		return nil
+	}
+	size := f.leaves.Size()
+	if size < f.report.Size {
+		return nil // said already
+	}
+	if err := f.compareNodes(ctx, true); err != nil {
+		return err
+	}
+	root, err := f.head.Root()
+	if err != nil || root != f.leaves.Root() || f.head.Last != f.last || f.head.ReceivedAt != f.receivedAt {
+		f.bad(size-min(size, 1), KindInvalid, "the head of size %d says root %v and last hash %v, the entries give %v and %v",
+			size, root, f.head.Last, f.leaves.Root(), f.last)
+	}
+	counts, err := f.store.Counts(ctx, f.info.ID)
+	if err != nil {
+		return err
+	}
+	now, err := f.store.Head(ctx, f.info.ID)
+	if err != nil {
+		return err
+	}
+	if now.Size != f.head.Size {
+		return nil // a server is appending: counts of different moments say nothing
+	}
+	nodes := uint64(0)
+	for n := size / merkle.TileWidth; n > 0; n /= merkle.TileWidth {
+		nodes += n
+	}
+	var stray []string
+	for _, c := range []struct {
+		what      string
+		got, want uint64
+	}{
+		{"entries", counts.Entries, size}, {"ids", counts.IDs, size},
+		{"contents", counts.Payloads, size}, {"tree nodes", counts.Nodes, nodes},
+	} {
+		if c.got > c.want || c.got != c.want && c.what != "contents" {
+			stray = append(stray, fmt.Sprintf("%d %s, want %d", c.got, c.what, c.want))
+		}
+	}
+	if stray != nil {
+		f.bad(size, KindInvalid, "the store holds %s", strings.Join(stray, ", "))
+	}
+	return nil
+}
+
+// checkContents re-hashes every event, and looks its id up.
+func (f *fsck) checkContents(ctx context.Context) error {
+	const run = 4096
+	for from := uint64(0); from < f.head.Size && !f.full(); from += run {
+		to := min(from+run, f.head.Size)
+		digests := make([][32]byte, 0, to-from)
+		err := f.store.Entries(ctx, f.info.ID, from, to, func(b []byte) error {
+			e, _ := ParseEntry(b) // the tree's check names what is wrong with it
+			digests = append(digests, e.Digest)
+			return nil
+		})
+		if errors.Is(err, ErrDamaged) {
+			to = from + uint64(len(digests)) // the tree's check says so
+		} else if err != nil {
+			return err
+		}
+		next := from
+		missing := func(until uint64) {
+			for ; next < until && !f.full(); next++ {
+				f.bad(next, KindInvalid, "the content of entry %d is missing", next)
+			}
+		}
+		err = f.store.Payloads(ctx, f.info.ID, from, to, func(index uint64, p Payload) error {
+			missing(index)
+			next = index + 1
+			if err := f.checkEvent(ctx, index, p, digests[index-from]); err != nil {
+				f.bad(index, KindInvalid, "entry %d: %v", index, err)
+			}
+			f.report.Contents++
+			return ctx.Err()
+		})
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		if err != nil {
+			f.bad(next, KindInvalid, "the content of entry %d can't be read: %v", next, err)
+			continue
+		}
+		missing(to)
+		if f.opt.Progress != nil {
+			f.opt.Progress(int(to - from))
+		}
+	}
+	return nil
+}
+
+// checkEvent checks one event against its entry, and that its id leads to it.
+func (f *fsck) checkEvent(ctx context.Context, index uint64, p Payload, digest [32]byte) error {
+	event, err := checkContent(p, digest)
+	if err != nil {
+		return err
+	}
+	switch at, err := f.store.Find(ctx, f.info.ID, event.ID()); {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("its id %s is missing from the list of ids", event.ID())
+	case err != nil:
+		return err
+	case at != index:
+		return fmt.Errorf("its id %s leads to entry %d", event.ID(), at)
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package log
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// ErrNotSigned means that an event or a size is not under a signed checkpoint yet; it will be in a moment.
+var ErrNotSigned = errors.New("not signed yet")
+
+// Log is one tenant's log, open in a Service. It is safe for concurrent use.
+type Log struct {
+	Info
+	service   *Service
+	queue     logQueue // guarded by the sequencer
+	progress  progress
+	publisher *checkpoint.Publisher // the publishing loop's own
+}
+
+// Sizes returns how far the log has come.
+func (l *Log) Sizes() Sizes {
+	sizes, _, _, _ := l.progress.get()
+	return sizes
+}
+
+// Stopped returns why the log is stopped, or nil: its store contradicts what was signed, so nothing is signed or
+// appended any more, while reads go on.
+func (l *Log) Stopped() error {
+	_, _, _, err := l.progress.get()
+	return err
+}
+
+// Signed returns the newest signed checkpoint.
+func (l *Log) Signed() (checkpoint.Checkpoint, []byte) {
+	_, c, note, _ := l.progress.get()
+	return c, note
+}
+
+// Append appends events, all or none, at consecutive indices but for those that are in the log already, and returns their
+// places in the same order. When it returns nil they are durable and their indices final. The errors are those of the
+// sequencer, *ConflictError, and ctx's while the request is waiting for its turn.
+func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
+	if len(events) > MaxRequestEvents {
+		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
+	}
+	if err := l.Stopped(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStopped, err)
+	}
+	drafts := make([]draft, len(events))
+	for i, e := range events {
+		d := &drafts[i]
+		rand.Read(d.seed[:]) // never fails: crypto/rand ends the program instead
+		d.event, d.digest, d.data = e, e.Digest(&d.seed), encodePayload(e.JSON())
+	}
+	r := &request{log: l, drafts: drafts}
+	if err := l.service.sequencer.append(ctx, r); err != nil {
+		return nil, err
+	}
+	return r.places, nil
+}
+
+// Find returns the index of the event with the id, or ErrNotFound.
+func (l *Log) Find(ctx context.Context, id string) (uint64, error) {
+	return l.service.store.Find(ctx, l.ID, id)
+}
+
+// Record returns the record at index, which must be below the log's size.
+func (l *Log) Record(ctx context.Context, index uint64) (Record, error) {
+	records, err := l.Records(ctx, index, index+1)
+	if err != nil {
+		return Record{}, err
+	}
+	return records[0], nil
+}
+
+// Records returns the records [from, to), in the order of their indices; to must be at most the log's size.
+func (l *Log) Records(ctx context.Context, from, to uint64) ([]Record, error) {
+	signed := l.Sizes().Signed
+	out := make([]Record, 0, to-from)
+	err := l.service.store.Entries(ctx, l.ID, from, to, func(b []byte) error {
+		e, err := ParseEntry(b)
+		if err != nil {
+			return err
+		}
+		r := Record{
+			Log: l.Name, Index: from + uint64(len(out)), Hash: merkle.LeafHash(b),
+			State: StateSequenced, ReceivedAt: e.ReceivedAt, Previous: e.Previous,
+		}
+		if r.Index < signed {
+			r.State = StateSigned
+		}
+		out = append(out, r)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
+	}
+	have := from
+	err = l.service.store.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
+		event, err := decodeEvent(p)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		if index != have {
+			return fmt.Errorf("entry %d: its content is missing: %w", have, ErrDamaged)
+		}
+		have++
+		r := &out[index-from]
+		r.ID, r.Event, r.Seed = event.ID(), event.JSON(), slices.Clone(p.Seed)
+		return nil
+	})
+	if err == nil && have != to {
+		err = fmt.Errorf("entry %d: its content is missing: %w", have, ErrDamaged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading contents of log %s: %w", l.Name, err)
+	}
+	return out, nil
+}
+
+// decodeEvent returns the event in a payload.
+func decodeEvent(p Payload) (*Event, error) {
+	data, err := decodePayload(p.Data)
+	if err != nil {
+		return nil, err
+	}
+	e, err := ParseStored(slices.Clone(data))
+	if err != nil {
+		return nil, fmt.Errorf("its content isn't a canonical event: %v: %w", err, ErrDamaged)
+	}
+	return e, nil
+}
+
+// Wait returns when the log is in the given state up to size, or with ctx's error.
+func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
+	return l.progress.wait(ctx, func(s Sizes) bool {
+		if state == StateSigned {
+			return s.Signed >= size
+		}
+		return s.Size >= size
+	})
+}
+
+// Proof returns the proof file of the event at index (C2SP tlog-proof), under the newest signed checkpoint. It is
+// ErrNotSigned if that doesn't cover the event yet. The proof has been verified: a stored content that no longer matches
+// its entry, or an entry its tree, is ErrDamaged and not a proof that fails elsewhere.
+func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
+	c, note := l.Signed()
+	if index >= c.Size {
+		return nil, ErrNotSigned
+	}
+	r, err := l.Record(ctx, index)
+	if err != nil {
+		return nil, err
+	}
+	event, err := ParseStored(r.Event)
+	if err != nil {
+		return nil, fmt.Errorf("content of entry %d: %v: %w", index, err, ErrDamaged)
+	}
+	d := &Disclosure{ReceivedAt: r.ReceivedAt, Previous: r.Previous, Event: event, Seed: (*[32]byte)(r.Seed)}
+	hashes, err := merkle.InclusionProof(ctx, index, c.Size, tiles{l.service.store, l.ID})
+	if err != nil {
+		return nil, err
+	}
+	entry := d.Entry()
+	if err := merkle.VerifyInclusion(index, c.Size, merkle.LeafHash(entry.Append(nil)), hashes, c.Root); err != nil {
+		return nil, fmt.Errorf("the stored event %d doesn't verify under checkpoint %d: %v: %w", index, c.Size, err, ErrDamaged)
+	}
+	extra, err := d.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.Proof{Index: index, Hashes: hashes, Checkpoint: note, Extra: extra}.Marshal()
+}
+
+// Inclusion returns the inclusion proof of the entry at index in the tree of the given size, with the leaf hash. The size
+// must be signed.
+func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Hash, hashes []merkle.Hash, err error) {
+	if size > l.Sizes().Signed {
+		return leaf, nil, ErrNotSigned
+	}
+	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.store, l.ID}); err != nil {
+		return leaf, nil, err
+	}
+	err = l.service.store.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
+		leaf = merkle.LeafHash(b)
+		return nil
+	})
+	return leaf, hashes, err
+}
+
+// Consistency returns the consistency proof between the trees of two sizes, from ≤ to, both signed.
+func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, error) {
+	if to > l.Sizes().Signed {
+		return nil, ErrNotSigned
+	}
+	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.store, l.ID})
+}
+
+// Root returns the root of the tree of a size, which must be signed.
+func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
+	if size > l.Sizes().Signed {
+		return merkle.Hash{}, ErrNotSigned
+	}
+	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.store, l.ID})
+	if err != nil {
+		return merkle.Hash{}, err
+	}
+	return r.Root(), nil
+}
+
+// CheckpointAt returns the newest checkpoint of at most the given size.
+func (l *Log) CheckpointAt(ctx context.Context, size uint64) (Signed, error) {
+	return l.service.store.Checkpoint(ctx, l.ID, min(size, l.Sizes().Signed))
+}
+
+// Tile returns the bytes of a tile or entry bundle (C2SP tlog-tiles), ErrNotFound if the released tree doesn't have it.
+func (l *Log) Tile(ctx context.Context, t merkle.Tile) ([]byte, error) {
+	if !t.In(l.Sizes().Released) {
+		return nil, ErrNotFound
+	}
+	var out []byte
+	if t.Level == merkle.EntriesLevel {
+		from := t.Index * merkle.TileWidth
+		out = make([]byte, 0, t.Width*(2+EntrySize))
+		err := l.service.store.Entries(ctx, l.ID, from, from+uint64(t.Width), func(b []byte) (err error) {
+			out, err = merkle.AppendBundle(out, b)
+			return err
+		})
+		return out, err
+	}
+	hashes, err := tiles{l.service.store, l.ID}.ReadTile(ctx, t)
+	for _, h := range hashes {
+		out = append(out, h[:]...)
+	}
+	return out, err
+}
+
+// source is the log as its publisher sees it: everything is read afresh from the store. It is a checkpoint.Source.
+type source struct {
+	tiles
+	l *Log
+}
+
+func (s source) Origin() string { return s.l.Origin }
+
+func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
+	head, err := s.store.Head(ctx, s.log)
+	if err != nil {
+		return 0, merkle.Hash{}, err
+	}
+	root, err := head.Root()
+	return head.Size, root, err
+}
+
+func (s source) ReadEntries(ctx context.Context, from, to uint64, fn func([]byte) error) error {
+	return s.store.Entries(ctx, s.log, from, to, fn)
+}
+
+func (s source) Latest(ctx context.Context) ([]byte, error) {
+	c, err := s.store.Checkpoint(ctx, s.log, merkle.MaxSize)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return c.Note, err
+}
+
+func (s source) Record(ctx context.Context, c checkpoint.Checkpoint, note []byte) error {
+	err := s.l.service.store.Record(ctx, s.log, Signed{Size: c.Size, Note: note})
+	if errors.Is(err, ErrExists) {
+		return fmt.Errorf("%w: %w", checkpoint.ErrConflict, err)
+	}
+	return err
+}
+
+func (s source) Publish(c checkpoint.Checkpoint, note []byte) { s.l.progress.publish(c, note) }
+
+// Place returns where the event at index stands, without its content.
+func (l *Log) Place(ctx context.Context, index uint64) (p Place, err error) {
+	err = l.service.store.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
+		e, err := ParseEntry(b)
+		p = Place{Index: index, ReceivedAt: e.ReceivedAt, Previous: e.Previous, Hash: merkle.LeafHash(b)}
+		return err
+	})
+	return p, err
+}

@@ -1,0 +1,114 @@
+package log
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what an operator watches of appending and signing.
+type metrics struct {
+	service *Service
+
+	batchEvents  prometheus.Histogram
+	batchSeconds prometheus.Histogram
+	appended     prometheus.Counter
+	failures     *prometheus.CounterVec
+	signatures   prometheus.Counter
+	scrubbed     prometheus.Counter
+
+	queueEvents, total, signedLag, stopped, logs *prometheus.Desc
+	size, signed, released                       *prometheus.Desc
+}
+
+// maxLogSeries bounds the series that carry a log's name: with more logs than that only the totals are exported.
+const maxLogSeries = 200
+
+func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		service: s,
+		batchEvents: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "treeline_batch_events", Help: "Events appended by one transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 4, 8),
+		}),
+		batchSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "treeline_batch_seconds", Help: "Time from taking a batch to its answer, commit included.",
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
+		}),
+		appended: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "treeline_totalappended_total", Help: "Events appended.",
+		}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "treeline_failures_total",
+			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, scrub.",
+		}, []string{"attempted"}),
+		signatures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
+		}),
+		scrubbed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "treeline_totalscrubbed_total", Help: "Stored events re-read and re-hashed in the background.",
+		}),
+		queueEvents: prometheus.NewDesc("treeline_queue_events", "Events waiting for a batch.", nil, nil),
+		logs:        prometheus.NewDesc("treeline_logs", "Logs.", nil, nil),
+		stopped:     prometheus.NewDesc("treeline_logs_stopped", "Logs whose signing is stopped. Alarm if not 0.", nil, nil),
+		signedLag:   prometheus.NewDesc("treeline_unsigned_events", "Sequenced events not signed yet, over all logs.", nil, nil),
+		total:       prometheus.NewDesc("treeline_events", "Sequenced events, over all logs.", nil, nil),
+		size:        prometheus.NewDesc("treeline_log_size", "Sequenced events of a log.", []string{"log"}, nil),
+		signed:      prometheus.NewDesc("treeline_log_signed_size", "Signed size of a log.", []string{"log"}, nil),
+		released:    prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
+	}
+	for _, attempted := range []string{"append", "commit", "sign", "scrub"} {
+		m.failures.WithLabelValues(attempted)
+	}
+	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m)
+	return m
+}
+
+func (m *metrics) batch(events int, took time.Duration, err error) {
+	switch {
+	case errors.Is(err, ErrOutcomeUnknown):
+		m.failures.WithLabelValues("commit").Inc()
+	case err != nil:
+		m.failures.WithLabelValues("append").Inc()
+	default:
+		m.appended.Add(float64(events))
+		m.batchEvents.Observe(float64(events))
+		m.batchSeconds.Observe(took.Seconds())
+	}
+}
+
+// Describe is for the gauges that are read when they are asked for.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.queueEvents, m.logs, m.stopped, m.signedLag, m.total, m.size, m.signed, m.released} {
+		ch <- d
+	}
+}
+
+// Collect reads the gauges.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	logs := m.service.Logs()
+	var events, unsigned uint64
+	stopped := 0
+	for _, l := range logs {
+		s := l.Sizes()
+		events += s.Size
+		unsigned += s.Size - s.Signed
+		if l.Stopped() != nil {
+			stopped++
+		}
+		if len(logs) <= maxLogSeries {
+			gauge(m.size, float64(s.Size), l.Name)
+			gauge(m.signed, float64(s.Signed), l.Name)
+			gauge(m.released, float64(s.Released), l.Name)
+		}
+	}
+	gauge(m.logs, float64(len(logs)))
+	gauge(m.stopped, float64(stopped))
+	gauge(m.total, float64(events))
+	gauge(m.signedLag, float64(unsigned))
+	gauge(m.queueEvents, float64(m.service.sequencer.queued()))
+}

@@ -1,0 +1,105 @@
+package log
+
+import (
+	"context"
+	"sync"
+
+	"github.com/treeline-log/treeline/checkpoint"
+)
+
+// State is how far an event has come.
+type State string
+
+// States, in the order in which an event passes through them.
+const (
+	StateSequenced State = "sequenced" // durable, its index final
+	StateSigned    State = "signed"    // under a signed and fenced checkpoint
+)
+
+// ParseState returns the state of that name.
+func ParseState(s string) (State, bool) {
+	switch st := State(s); st {
+	case StateSequenced, StateSigned:
+		return st, true
+	}
+	return "", false
+}
+
+// Sizes tell how much of a log is in each state: an event is, when its index is below the size.
+type Sizes struct {
+	Size     uint64 // sequenced
+	Signed   uint64 // under a recorded and fenced checkpoint
+	Released uint64 // served to the public; without a witness policy all that is signed
+}
+
+// progress is how far a log has come, with a way to wait for more.
+type progress struct {
+	mu      sync.Mutex
+	sizes   Sizes
+	signed  checkpoint.Checkpoint
+	note    []byte // the signed checkpoint
+	stopped error  // why the log is stopped
+	waiters int
+	changed chan struct{} // closed and replaced at each change, if anybody waits
+}
+
+func (p *progress) change(fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fn()
+	if p.waiters > 0 {
+		close(p.changed)
+		p.changed, p.waiters = nil, 0
+	}
+}
+
+// sequenced notes that the log has grown.
+func (p *progress) sequenced(size uint64) {
+	p.change(func() { p.sizes.Size = max(p.sizes.Size, size) })
+}
+
+// publish notes a checkpoint that may now be seen.
+func (p *progress) publish(c checkpoint.Checkpoint, note []byte) {
+	p.change(func() {
+		p.signed, p.note = c, note
+		p.sizes.Size = max(p.sizes.Size, c.Size)
+		p.sizes.Signed, p.sizes.Released = c.Size, c.Size
+	})
+}
+
+// stop notes that the log is stopped; the first reason stays.
+func (p *progress) stop(reason error) {
+	p.change(func() {
+		if p.stopped == nil {
+			p.stopped = reason
+		}
+	})
+}
+
+func (p *progress) get() (Sizes, checkpoint.Checkpoint, []byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sizes, p.signed, p.note, p.stopped
+}
+
+// wait returns when reached says so of the sizes, or with ctx's error.
+func (p *progress) wait(ctx context.Context, reached func(Sizes) bool) error {
+	for {
+		p.mu.Lock()
+		if reached(p.sizes) {
+			p.mu.Unlock()
+			return nil
+		}
+		if p.changed == nil {
+			p.changed = make(chan struct{})
+		}
+		p.waiters++
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,92 @@
+package log
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	scrubRun   = 256                    // events read at a time
+	scrubPause = 500 * time.Millisecond // between two runs
+)
+
+// scrub re-reads all logs' content, slowly and for ever, so that damage at rest is found while a backup still has what was
+// damaged, and not when an auditor asks. It checks each content against its entry; the entries themselves are checked
+// against chain, tree and checkpoints by fsck.
+func (s *Service) scrub(ctx context.Context) {
+	pause := time.NewTicker(scrubPause)
+	defer pause.Stop()
+	next := make(map[ID]uint64)
+	for turn := 0; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		logs := s.Logs()
+		if len(logs) == 0 {
+			continue
+		}
+		l := logs[turn%len(logs)]
+		from, size := next[l.ID], l.Sizes().Size
+		if from >= size {
+			next[l.ID] = 0
+			continue
+		}
+		to := min(from+scrubRun, size)
+		if err := checkContents(ctx, s.store, l.ID, from, to); err != nil && ctx.Err() == nil {
+			s.metrics.failures.WithLabelValues("scrub").Inc()
+			s.logger.Error("the background scrub found a stored event that can't be verified; run `treeline fsck`",
+				"log", l.Name, "error", err)
+		}
+		s.metrics.scrubbed.Add(float64(to - from))
+		next[l.ID] = to
+	}
+}
+
+// checkContents checks the contents of [from, to) against their entries, and returns what is wrong with the first that
+// doesn't match.
+func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) error {
+	digests := make([][32]byte, 0, to-from)
+	err := store.Entries(ctx, log, from, to, func(b []byte) error {
+		e, err := ParseEntry(b)
+		digests = append(digests, e.Digest)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	next := from
+	err = store.Payloads(ctx, log, from, to, func(index uint64, p Payload) error {
+		if index != next {
+			return fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
+		}
+		next++
+		if _, err := checkContent(p, digests[index-from]); err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		return nil
+	})
+	if err == nil && next != to {
+		err = fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
+	}
+	return err
+}
+
+// checkContent checks one content against the digest in its entry, and returns its event.
+func checkContent(p Payload, digest [32]byte) (*Event, error) {
+	event, err := decodeEvent(p)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Seed) != 32 {
+		return nil, fmt.Errorf("its seed has %d bytes, not 32: %w", len(p.Seed), ErrDamaged)
+	}
+	if event.Digest((*[32]byte)(p.Seed)) != digest {
+		return nil, errContent
+	}
+	return event, nil
+}
+
+var errContent = fmt.Errorf("its content or seed is not what its entry commits to: %w", ErrDamaged)

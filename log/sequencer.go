@@ -1,0 +1,533 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// Limits of the queue in front of the sequencer, and of one batch. A request is never split: all of its events get
+// consecutive indices in one transaction, or none does.
+const (
+	MaxRequestEvents = 10_000   // events in one append
+	MaxRequestBytes  = 16 << 20 // canonical bytes in one append
+
+	maxBatchEvents = MaxRequestEvents
+	maxBatchBytes  = MaxRequestBytes
+
+	gatherEvents = 1024 // from which on a batch is large enough not to wait for more
+
+	maxQueueEvents    = 50_000
+	maxQueueBytes     = 64 << 20
+	maxLogQueueEvents = 20_000
+	maxLogQueueBytes  = 24 << 20
+)
+
+// maxClockLag is how far a log's newest entry may be ahead of the clock before appends are refused rather than
+// back-dated: received_at never decreases within a log.
+const maxClockLag = 10 * time.Second
+
+// Errors of an append. Nothing is stored, but where ErrOutcomeUnknown says that it may be.
+var (
+	// ErrOverloaded means that the server's queue is full.
+	ErrOverloaded = errors.New("the server's queue is full")
+	// ErrLogOverloaded means that the log's own share of the queue is full.
+	ErrLogOverloaded = errors.New("the log's queue is full")
+	// ErrClosed means that the server is shutting down.
+	ErrClosed = errors.New("the server is shutting down")
+	// ErrClockBehind means that the log's newest entry is more than ten seconds ahead of the server's clock.
+	ErrClockBehind = errors.New("the server's clock is behind the log's newest entry")
+	// ErrOutcomeUnknown means that the connection was lost, or the disk failed, while committing: the events may be
+	// there or not. Sending them again with the same ids is safe.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrStopped means that the log is stopped since its store contradicts what was signed.
+	ErrStopped = errors.New("the log is stopped")
+)
+
+// ConflictError means that ids are taken by events with other content. Nothing of the request is stored.
+type ConflictError struct {
+	IDs []string
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("already recorded with other content: %s", strings.Join(e.IDs, ", "))
+}
+
+// draft is an event ready to be sequenced: all that can be computed without knowing its place is.
+type draft struct {
+	event  *Event
+	seed   [32]byte
+	digest [32]byte
+	data   []byte // the payload as it will rest in the store
+}
+
+// Place is where an event stands in its log.
+type Place struct {
+	Index      uint64
+	ReceivedAt int64 // µs since 1970 UTC
+	Previous   merkle.Hash
+	Hash       merkle.Hash
+	Seed       *[32]byte
+	// Duplicate tells that the event was there before, under the same id and with the same content. Then only Index
+	// is set.
+	Duplicate bool
+	// Unchecked tells of a duplicate whose content is gone, so that the id alone decided.
+	Unchecked bool
+}
+
+// request is one append, waiting for its turn.
+type request struct {
+	log    *Log
+	drafts []draft
+	bytes  int
+
+	done   chan struct{} // closed when places or err is set
+	places []Place
+	err    error
+}
+
+func (r *request) answer(places []Place, err error) {
+	r.places, r.err = places, err
+	close(r.done)
+}
+
+// sequencer gives events their place. Requests wait in a queue for each log; one lane takes from all queues in turn what
+// makes up a batch, commits it as one transaction, and answers. What arrives meanwhile is the next batch: with little
+// load a batch is one request and nobody waits for company; with much load it grows until the store's cost of a commit is
+// spread over thousands of events.
+//
+// A log is always in the same lane, so its requests are sequenced in the order in which they were queued. There is one
+// lane, since the embedded store has one writer.
+type sequencer struct {
+	store   Store
+	now     func() time.Time
+	logger  *slog.Logger
+	metrics *metrics
+
+	mu     sync.Mutex
+	ring   []*Log // logs with something queued, the next one to be served first
+	events int    // queued, over all logs
+	bytes  int
+	closed bool
+	wake   chan struct{} // buffered: something was queued, or closed was set
+	ended  chan struct{} // closed when the lane has answered everybody
+
+	tails map[ID]*tail // the lane's own
+}
+
+// logQueue is a log's share of the queue, guarded by sequencer.mu.
+type logQueue struct {
+	requests []*request
+	events   int
+	bytes    int
+}
+
+// tail is what the lane remembers of a log between batches.
+type tail struct {
+	head Head
+	edge *merkle.Range
+}
+
+func newSequencer(store Store, now func() time.Time, logger *slog.Logger, m *metrics) *sequencer {
+	s := &sequencer{
+		store: store, now: now, logger: logger, metrics: m,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}), tails: make(map[ID]*tail),
+	}
+	go s.run()
+	return s
+}
+
+// append queues a request and waits for its answer. If ctx ends while the request is still queued it is withdrawn;
+// once it is in a batch, the answer is awaited, since it is on its way.
+func (s *sequencer) append(ctx context.Context, r *request) error {
+	r.done = make(chan struct{})
+	for i := range r.drafts {
+		r.bytes += len(r.drafts[i].event.JSON())
+	}
+	if err := s.enqueue(r); err != nil {
+		return err
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		if s.withdraw(r) {
+			return ctx.Err()
+		}
+		<-r.done
+	}
+	return r.err
+}
+
+func (s *sequencer) enqueue(r *request) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, n := &r.log.queue, len(r.drafts)
+	switch {
+	case s.closed:
+		return ErrClosed
+	// An empty queue takes any request that is not too large in itself.
+	case len(q.requests) > 0 && (q.events+n > maxLogQueueEvents || q.bytes+r.bytes > maxLogQueueBytes):
+		return ErrLogOverloaded
+	case s.events > 0 && (s.events+n > maxQueueEvents || s.bytes+r.bytes > maxQueueBytes):
+		return ErrOverloaded
+	}
+	if len(q.requests) == 0 {
+		s.ring = append(s.ring, r.log)
+	}
+	q.requests = append(q.requests, r)
+	s.count(r, +1)
+	s.signal()
+	return nil
+}
+
+// withdraw takes a request out of the queue, and reports whether it still was there.
+func (s *sequencer) withdraw(r *request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := &r.log.queue
+	i := slices.Index(q.requests, r)
+	if i < 0 {
+		return false
+	}
+	q.requests = slices.Delete(q.requests, i, i+1)
+	if len(q.requests) == 0 {
+		s.ring = slices.DeleteFunc(s.ring, func(l *Log) bool { return l == r.log })
+	}
+	s.count(r, -1)
+	return true
+}
+
+func (s *sequencer) count(r *request, sign int) {
+	r.log.queue.events += sign * len(r.drafts)
+	r.log.queue.bytes += sign * r.bytes
+	s.events += sign * len(r.drafts)
+	s.bytes += sign * r.bytes
+}
+
+func (s *sequencer) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes the next batch from the queues: from each log in turn one request, as long as they fit. A request that
+// doesn't fit waits, and its log is served first the next time; so a log with a small request waits for the batch in
+// flight and never for more than one batch's worth of others.
+func (s *sequencer) take() (batch []*request, closed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var events, bytes int
+	var waiting []*Log
+	for len(s.ring) > 0 {
+		l := s.ring[0]
+		s.ring = s.ring[1:]
+		r := l.queue.requests[0]
+		if len(batch) > 0 && (events+len(r.drafts) > maxBatchEvents || bytes+r.bytes > maxBatchBytes) {
+			waiting = append(waiting, l)
+			continue
+		}
+		l.queue.requests[0] = nil
+		l.queue.requests = l.queue.requests[1:]
+		s.count(r, -1)
+		events, bytes = events+len(r.drafts), bytes+r.bytes
+		batch = append(batch, r)
+		if len(l.queue.requests) > 0 {
+			s.ring = append(s.ring, l)
+		}
+	}
+	s.ring = waiting
+	return batch, s.closed
+}
+
+// run is the lane.
+func (s *sequencer) run() {
+	defer close(s.ended)
+	for {
+		s.gather()
+		batch, closed := s.take()
+		if len(batch) == 0 {
+			if closed {
+				return
+			}
+			<-s.wake
+			continue
+		}
+		start := time.Now()
+		committed, err := s.sequence(batch)
+		if err != nil {
+			s.logger.Error("a batch was not committed", "requests", len(batch), "error", err)
+		}
+		s.metrics.batch(committed, time.Since(start), err)
+	}
+}
+
+// gather lets requests that are being read and parsed at this moment join the next batch: it gives way to other
+// goroutines as long as that makes the queue grow. With nothing else to run it returns at once, so it delays nobody who is
+// alone; under load it makes batches several times as large, and so the cost of a commit a fraction for each event.
+func (s *sequencer) gather() {
+	for n := s.queued(); n > 0 && n < gatherEvents; {
+		runtime.Gosched()
+		grown := s.queued()
+		if grown == n {
+			return
+		}
+		n = grown
+	}
+}
+
+// close refuses new requests and waits until everything queued is answered.
+func (s *sequencer) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.signal()
+	s.mu.Unlock()
+	<-s.ended
+}
+
+// extension is what a batch does to one log.
+type extension struct {
+	log      *Log
+	requests []*request
+	tail     *tail
+	from     uint64
+	batch    Batch
+	events   []*Event       // of batch.Rows
+	rows     map[string]int // id → its row in the batch
+}
+
+// sequence commits one batch, answers its requests, and returns how many events it appended.
+//
+// After any error nothing is remembered of the logs involved, so that the next batch starts from what is stored. Only an
+// error of the commit itself leaves open what became of the batch.
+func (s *sequencer) sequence(batch []*request) (int, error) {
+	extensions, err := s.commit(batch)
+	if err != nil {
+		for _, r := range batch {
+			delete(s.tails, r.log.ID)
+			r.answer(nil, err)
+		}
+		return 0, err
+	}
+	n := 0
+	for _, x := range extensions {
+		n += len(x.batch.Rows)
+		x.tail.head = x.batch.Head
+		x.log.progress.sequenced(x.batch.Head.Size)
+	}
+	for _, r := range batch {
+		r.answer(r.places, r.err)
+	}
+	return n, nil
+}
+
+// commit is the protocol:
+//
+//  1. lock the heads of the batch's logs,
+//  2. compare them with what is remembered; if somebody else has moved one, or nothing is remembered, load and check it,
+//  3. of each request, drop the events that are already there, and refuse the request if an id has other content,
+//  4. give the others their index and time, chain them, and extend the tree,
+//  5. write rows and nodes, and move each head on the condition that it stands where it stood,
+//  6. commit.
+//
+// A client that leaves doesn't undo the others' events, hence no context of a request.
+func (s *sequencer) commit(batch []*request) ([]*extension, error) {
+	ctx := context.Background()
+	extensions := byLog(batch)
+	ids := make([]ID, len(extensions))
+	for i, x := range extensions {
+		ids[i] = x.log.ID
+	}
+	slices.Sort(ids)
+	tx, err := s.store.Begin(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("beginning a batch: %w", err)
+	}
+	defer tx.Rollback()
+	for _, x := range extensions {
+		if x.tail, err = s.loadTail(ctx, tx, x.log); err != nil {
+			return nil, fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
+		}
+		if err := s.extend(tx, x); err != nil {
+			return nil, fmt.Errorf("extending log %s: %w", x.log.Name, err)
+		}
+		if len(x.batch.Rows) == 0 {
+			continue
+		}
+		if err := tx.Append(x.log.ID, x.from, &x.batch); err != nil {
+			return nil, fmt.Errorf("appending to log %s: %w", x.log.Name, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return nil, fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
+	}
+	return extensions, nil
+}
+
+// byLog sorts a batch by log, keeping the order within each.
+func byLog(batch []*request) []*extension {
+	var out []*extension
+	at := make(map[*Log]*extension)
+	for _, r := range batch {
+		x := at[r.log]
+		if x == nil {
+			x = &extension{log: r.log}
+			at[r.log] = x
+			out = append(out, x)
+		}
+		x.requests = append(x.requests, r)
+	}
+	return out
+}
+
+// loadTail returns what is remembered of the log if its head still stands there. Otherwise it loads the head and checks
+// it against the rows that it summarises.
+func (s *sequencer) loadTail(ctx context.Context, tx Tx, l *Log) (*tail, error) {
+	head, err := tx.Head(l.ID)
+	if err != nil {
+		return nil, err
+	}
+	if t := s.tails[l.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
+		return t, nil
+	}
+	edge, err := checkHead(ctx, s.store, l.Info, head)
+	if err != nil {
+		return nil, err
+	}
+	t := &tail{head: head, edge: edge}
+	s.tails[l.ID] = t
+	return t, nil
+}
+
+// extend computes what the batch appends to one log, and sets the outcome of each of its requests. The tail's edge is
+// ahead of its head from here on until the commit; an error drops both.
+func (s *sequencer) extend(tx Tx, x *extension) error {
+	head := x.tail.head
+	x.from, x.batch.Head = head.Size, head
+	now := s.now().UnixMicro()
+	if lag := time.Duration(head.ReceivedAt-now) * time.Microsecond; lag > maxClockLag {
+		for _, r := range x.requests {
+			r.err = fmt.Errorf("%w: by %v", ErrClockBehind, lag)
+		}
+		return nil
+	}
+	found, err := tx.Find(x.log.ID, clientIDs(x.requests))
+	if err != nil {
+		return err
+	}
+	x.rows = make(map[string]int)
+	x.batch.Head.ReceivedAt = max(now, head.ReceivedAt)
+	for _, r := range x.requests {
+		if r.places, r.err = x.known(tx, r, found); r.err != nil {
+			var conflict *ConflictError
+			if !errors.As(r.err, &conflict) {
+				return r.err
+			}
+			continue
+		}
+		for i := range r.drafts {
+			if !r.places[i].Duplicate {
+				r.places[i] = x.add(&r.drafts[i])
+			}
+		}
+	}
+	if len(x.batch.Rows) == 0 {
+		x.batch.Head = head
+		return nil
+	}
+	x.batch.Head.Edge = x.tail.edge.Hashes()
+	return nil
+}
+
+// clientIDs returns the ids that clients chose. Those that the server made are new.
+func clientIDs(requests []*request) (ids []string) {
+	for _, r := range requests {
+		for i := range r.drafts {
+			if e := r.drafts[i].event; !e.ServerID() {
+				ids = append(ids, e.ID())
+			}
+		}
+	}
+	return ids
+}
+
+// known returns the places of those of a request's events that are in the log, or earlier in the batch, already. It is a
+// ConflictError if the content differs from what stands there.
+func (x *extension) known(tx Tx, r *request, found map[string]uint64) ([]Place, error) {
+	places := make([]Place, len(r.drafts))
+	var conflicts []string
+	for i := range r.drafts {
+		e := r.drafts[i].event
+		if row, ok := x.rows[e.ID()]; ok {
+			places[i] = Place{Index: x.from + uint64(row), Duplicate: true}
+			if !e.Same(x.events[row]) {
+				conflicts = append(conflicts, e.ID())
+			}
+			continue
+		}
+		index, ok := found[e.ID()]
+		if !ok {
+			continue
+		}
+		places[i] = Place{Index: index, Duplicate: true}
+		p, err := tx.Payload(x.log.ID, index)
+		if errors.Is(err, ErrNotFound) || err == nil && p.Data == nil {
+			places[i].Unchecked = true
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		stored, err := decodeEvent(p)
+		if err != nil {
+			return nil, fmt.Errorf("content of entry %d: %w", index, err)
+		}
+		if !e.Same(stored) {
+			conflicts = append(conflicts, e.ID())
+		}
+	}
+	if conflicts != nil {
+		return nil, &ConflictError{IDs: conflicts}
+	}
+	return places, nil
+}
+
+// add gives an event the next place: it is chained to the one before, and a leaf of the tree.
+func (x *extension) add(d *draft) Place {
+	b := &x.batch
+	e := Entry{ReceivedAt: b.Head.ReceivedAt, Previous: b.Head.Last, Digest: d.digest}
+	b.Entries = e.Append(b.Entries)
+	place := Place{
+		Index:      b.Head.Size,
+		ReceivedAt: e.ReceivedAt,
+		Previous:   e.Previous,
+		Seed:       &d.seed,
+		Hash:       merkle.LeafHash(b.Entries[len(b.Entries)-EntrySize:]),
+	}
+	x.tail.edge.Append(place.Hash, func(level uint, index uint64, h merkle.Hash) {
+		if level > 0 && level%8 == 0 {
+			b.Nodes = append(b.Nodes, Node{Level: int(level / 8), Index: index, Hash: h})
+		}
+	})
+	x.rows[d.event.ID()] = len(b.Rows)
+	x.events = append(x.events, d.event)
+	b.Rows = append(b.Rows, Row{ID: d.event.ID(), Payload: Payload{Seed: d.seed[:], Data: d.data}})
+	b.Head.Size++
+	b.Head.Last = place.Hash
+	return place
+}
+
+// queued returns how many events wait for a batch.
+func (s *sequencer) queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events
+}

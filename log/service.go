@@ -1,0 +1,295 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+)
+
+// Config is what a Service is made of. All of it is required but for Now.
+type Config struct {
+	Store Store
+	Seed  checkpoint.Seed
+	Fence checkpoint.Fence
+	// Prefix is the public base URL without its scheme, and without a slash at its end: what origins of new logs begin
+	// with.
+	Prefix string
+	// Interval is how often grown logs are signed.
+	Interval time.Duration
+	Logger   *slog.Logger
+	Metrics  prometheus.Registerer
+	Now      func() time.Time
+}
+
+// Service is a set of logs in one store, with the sequencer that appends to them and the loop that signs them.
+type Service struct {
+	config    Config
+	store     Store
+	logger    *slog.Logger
+	metrics   *metrics
+	sequencer *sequencer
+
+	creating sync.Mutex // one log is created at a time
+	mu       sync.RWMutex
+	logs     []*Log
+	byName   map[string]*Log
+	byID     map[ID]*Log
+
+	cancel context.CancelFunc // ends the background loops
+	loops  sync.WaitGroup
+}
+
+// ErrName means that a log can't have the name.
+var ErrName = errors.New("not a log's name: 1 to 63 of a-z, 0-9 and -, the first not -, and neither hub nor system")
+
+var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// CheckName returns ErrName if a log can't have the name.
+func CheckName(name string) error {
+	if !nameRE.MatchString(name) || name == "hub" || name == "system" {
+		return ErrName
+	}
+	return nil
+}
+
+// Open opens all logs of a store: it checks that the seed derives their keys and that the fence knows the same logs, and
+// resumes signing. A log whose store contradicts its fence is opened but stopped, and can be read; a fence of a log that
+// the store doesn't have is an error, since then nobody would miss it.
+func Open(ctx context.Context, c Config) (*Service, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Service{
+		config: c, store: c.Store, logger: c.Logger,
+		byName: make(map[string]*Log), byID: make(map[ID]*Log),
+	}
+	infos, err := c.Store.Logs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the list of logs: %w", err)
+	}
+	if err := s.checkFence(ctx, infos); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(s, c.Metrics)
+	for _, info := range infos {
+		l, err := s.openLog(ctx, info)
+		if err != nil {
+			return nil, fmt.Errorf("opening log %s: %w", info.Name, err)
+		}
+		s.add(l)
+	}
+	s.sequencer = newSequencer(c.Store, c.Now, c.Logger, s.metrics)
+	ctx, s.cancel = context.WithCancel(context.Background())
+	s.loops.Go(func() { s.publish(ctx) })
+	s.loops.Go(func() { s.scrub(ctx) })
+	return s, nil
+}
+
+// checkFence refuses a fence that knows logs which the store doesn't have.
+func (s *Service) checkFence(ctx context.Context, infos []Info) error {
+	origins, err := s.config.Fence.Origins(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the fence: %w", err)
+	}
+	var missing []string
+	for _, o := range origins {
+		if !slices.ContainsFunc(infos, func(i Info) bool { return i.Origin == o }) {
+			missing = append(missing, o)
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return fmt.Errorf("the fence records checkpoints of logs that the store doesn't have: %s; restore the store that holds "+
+		"them, or, if they are given up for good, run `treeline fence drop ORIGIN` for each", strings.Join(missing, ", "))
+}
+
+func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
+	signer, vkey, err := s.config.Seed.Ed25519(info.Origin, 0)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(info.VKeys, vkey) {
+		return nil, fmt.Errorf("the seed file derives verifier key %s, the log was made with %s: this is not the seed that "+
+			"belongs to this store", vkey, strings.Join(info.VKeys, ", "))
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{Info: info, service: s}
+	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, []note.Signer{signer}, verifier)
+	head, err := s.store.Head(ctx, info.ID)
+	if err != nil {
+		return nil, fmt.Errorf("reading its head: %w", err)
+	}
+	l.progress.sequenced(head.Size)
+	if err := l.resume(ctx); err != nil {
+		s.fail(l, err)
+	}
+	return l, nil
+}
+
+// resume checks the log's store against its fence and takes up signing; the first time it makes the checkpoint of size 0
+// that every log is born with.
+func (l *Log) resume(ctx context.Context) error {
+	latest, err := (source{tiles{l.service.store, l.ID}, l}).Latest(ctx)
+	if err != nil {
+		return err
+	}
+	if latest == nil && l.Sizes().Size == 0 {
+		return l.publisher.Birth(ctx)
+	}
+	return l.publisher.Resume(ctx)
+}
+
+// fail notes an error of signing. A refusal stops the log for good; anything else is tried again.
+func (s *Service) fail(l *Log, err error) {
+	s.metrics.failures.WithLabelValues("sign").Inc()
+	var refusal *checkpoint.Refusal
+	if errors.As(err, &refusal) || errors.Is(err, ErrDamaged) {
+		l.progress.stop(err)
+		s.logger.Error("LOG STOPPED: its store contradicts what was signed; nothing is signed or appended until this is "+
+			"resolved, reads go on", "log", l.Name, "error", err)
+		return
+	}
+	s.logger.Warn("signing failed, will be tried again", "log", l.Name, "error", err)
+}
+
+func (s *Service) add(l *Log) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs = append(s.logs, l)
+	s.byName[l.Name], s.byID[l.ID] = l, l
+}
+
+// CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName, or
+// ErrExists if the name was ever used.
+func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	info := Info{Name: name, Origin: s.config.Prefix + "/logs/" + name, Public: public, CreatedAt: s.config.Now().UnixMicro()}
+	if err := checkpoint.CheckOrigin(info.Origin); err != nil {
+		return nil, err
+	}
+	_, vkey, err := s.config.Seed.Ed25519(info.Origin, 0)
+	if err != nil {
+		return nil, err
+	}
+	info.VKeys = []string{vkey}
+	if err := s.store.CreateLog(ctx, &info); err != nil {
+		return nil, err
+	}
+	l, err := s.openLog(ctx, info)
+	if err != nil {
+		return nil, err
+	}
+	s.add(l)
+	return l, nil
+}
+
+// Log returns the log of that name, or nil.
+func (s *Service) Log(name string) *Log {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byName[name]
+}
+
+// LogByID returns the log with that number, or nil.
+func (s *Service) LogByID(id ID) *Log {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byID[id]
+}
+
+// Logs returns all logs in the order of their creation.
+func (s *Service) Logs() []*Log {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Clone(s.logs)
+}
+
+// CreateKey makes an API key and returns it with its text, which is not kept.
+func (s *Service) CreateKey(ctx context.Context, role Role, log ID, name string) (Key, string, error) {
+	k, text := NewKey(role, log, name, s.config.Now().UnixMicro())
+	return k, text, s.store.CreateKey(ctx, k)
+}
+
+// Key returns the API key with the public id, or ErrNotFound.
+func (s *Service) Key(ctx context.Context, id string) (Key, error) { return s.store.Key(ctx, id) }
+
+// Keys returns all API keys in the order of their creation.
+func (s *Service) Keys(ctx context.Context) ([]Key, error) { return s.store.Keys(ctx) }
+
+// Ready returns why the service isn't fit to serve, or nil.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.store.Ping(ctx); err != nil {
+		return fmt.Errorf("the store doesn't answer: %w", err)
+	}
+	var errs []error
+	for _, l := range s.Logs() {
+		if err := l.Stopped(); err != nil {
+			errs = append(errs, fmt.Errorf("log %s is stopped: %w", l.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// publish signs the logs that have grown, every interval.
+func (s *Service) publish(ctx context.Context) {
+	tick := time.NewTicker(s.config.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.publishGrown(ctx)
+		}
+	}
+}
+
+func (s *Service) publishGrown(ctx context.Context) {
+	for _, l := range s.Logs() {
+		sizes, signed, note, stopped := l.progress.get()
+		if stopped != nil || note != nil && sizes.Size <= sizes.Signed {
+			continue
+		}
+		var err error
+		if note == nil { // it couldn't be resumed at start, or a log's birth was interrupted
+			err = l.resume(ctx)
+		} else if _, err = l.publisher.Publish(ctx); err == nil {
+			if c, _ := l.Signed(); c.Size > signed.Size {
+				s.metrics.signatures.Inc()
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			s.fail(l, err)
+		}
+	}
+}
+
+// Close refuses new appends, answers those that are queued, signs what they made grow, and ends the loops. The store
+// stays open.
+func (s *Service) Close() {
+	s.sequencer.close()
+	s.cancel()
+	s.loops.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s.publishGrown(ctx)
+}

@@ -1,0 +1,9 @@
+package sqlite
+
+import "context"
+
+// Pragma returns what a setting is on the writing connection.
+func (s *Store) Pragma(ctx context.Context, name string) (value string, err error) {
+	err = s.write.GetContext(ctx, &value, "PRAGMA "+name)
+	return value, err
+}

@@ -1,0 +1,125 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Statements of the append path, prepared once for the one writing connection.
+const (
+	sqlHead = `
+		SELECT size, received_at, last, edge FROM heads WHERE log = ?`
+	sqlMoveHead = `
+		UPDATE heads SET size = ?, received_at = ?, last = ?, edge = ? WHERE log = ? AND size = ?`
+	sqlInsertEntries = `
+		INSERT INTO entries (log, first, entries) VALUES (?, ?, ?)`
+	sqlInsertNode = `
+		INSERT INTO nodes (log, level, idx, hash) VALUES (?, ?, ?, ?)`
+	sqlInsertID = `
+		INSERT INTO ids (log, id, idx) VALUES (?, ?, ?)`
+	sqlInsertPayload = `
+		INSERT INTO payloads (log, idx, seed, payload) VALUES (?, ?, ?, ?)`
+)
+
+// Statements of both the append path and readers.
+const (
+	sqlFind = `
+		SELECT idx FROM ids WHERE log = ? AND id = ?`
+	sqlPayload = `
+		SELECT seed, payload FROM payloads WHERE log = ? AND idx = ?`
+)
+
+// Statements of readers.
+const (
+	// A run may begin before the range: from is looked for in the last run that begins at or before it.
+	sqlEntries = `
+		SELECT first, entries FROM entries
+		WHERE log = ?1 AND first < ?3
+		  AND first >= (SELECT coalesce(max(first), 0) FROM entries WHERE log = ?1 AND first <= ?2)
+		ORDER BY first`
+	sqlNodes = `
+		SELECT idx, hash FROM nodes WHERE log = ? AND level = ? AND idx >= ? AND idx < ? ORDER BY idx`
+	sqlPayloads = `
+		SELECT idx, seed, payload FROM payloads WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx`
+	sqlCheckpoint = `
+		SELECT size, note FROM checkpoints WHERE log = ? AND size <= ? ORDER BY size DESC LIMIT 1`
+	sqlCheckpoints = `
+		SELECT size, note FROM checkpoints WHERE log = ? ORDER BY size`
+	sqlCounts = `
+		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = ?1),
+		       (SELECT count(*) FROM payloads WHERE log = ?1),
+		       (SELECT count(*) FROM ids WHERE log = ?1),
+		       (SELECT count(*) FROM nodes WHERE log = ?1)`
+	sqlLogs = `
+		SELECT id, name, origin, public, created_at FROM logs ORDER BY id`
+	sqlVKeys = `
+		SELECT log, vkey FROM log_keys ORDER BY log, seq`
+	sqlKey = `
+		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = ?`
+	sqlKeys = `
+		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
+)
+
+// Statements of creation.
+const (
+	sqlInsertLog = `
+		INSERT INTO logs (id, name, origin, public, created_at)
+		SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ? FROM logs
+		RETURNING id`
+	sqlInsertVKey = `
+		INSERT INTO log_keys (log, seq, vkey) VALUES (?, ?, ?)`
+	sqlInsertHead = `
+		INSERT INTO heads (log, size, received_at, last, edge) VALUES (?, 0, 0, ?, x'')`
+	sqlInsertCheckpoint = `
+		INSERT INTO checkpoints (log, size, note) VALUES (?, ?, ?)`
+	sqlInsertKey = `
+		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES (?, ?, ?, ?, ?, ?)`
+	sqlInsertLabel = `
+		INSERT INTO labels (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING`
+	sqlLabel = `
+		SELECT value FROM labels WHERE name = ?`
+)
+
+// statements are the prepared ones. The w… are bound to the writing connection, the r… to any that reads.
+type statements struct {
+	wHead, wMoveHead, wEntries, wNode, wID, wInsertPayload, wFind, wPayload *sqlx.Stmt
+	rHead, rFind, rEntries, rNodes, rPayloads, rCheckpoint, rKey            *sqlx.Stmt
+	all                                                                     []*sqlx.Stmt
+}
+
+func (s *statements) prepare(ctx context.Context, write, read *sqlx.DB) error {
+	type row struct {
+		db   *sqlx.DB
+		into **sqlx.Stmt
+		sql  string
+	}
+	rows := []row{
+		{read, &s.rHead, sqlHead}, {read, &s.rFind, sqlFind}, {read, &s.rEntries, sqlEntries},
+		{read, &s.rNodes, sqlNodes}, {read, &s.rPayloads, sqlPayloads}, {read, &s.rCheckpoint, sqlCheckpoint},
+		{read, &s.rKey, sqlKey},
+	}
+	if write != nil {
+		rows = append(rows,
+			row{write, &s.wHead, sqlHead}, row{write, &s.wMoveHead, sqlMoveHead},
+			row{write, &s.wEntries, sqlInsertEntries}, row{write, &s.wNode, sqlInsertNode},
+			row{write, &s.wID, sqlInsertID}, row{write, &s.wInsertPayload, sqlInsertPayload},
+			row{write, &s.wFind, sqlFind}, row{write, &s.wPayload, sqlPayload})
+	}
+	for _, r := range rows {
+		stmt, err := r.db.PreparexContext(ctx, r.sql)
+		if err != nil {
+			return fmt.Errorf("preparing %s: %w", r.sql, describe(err))
+		}
+		*r.into = stmt
+		s.all = append(s.all, stmt)
+	}
+	return nil
+}
+
+func (s *statements) close() {
+	for _, stmt := range s.all {
+		stmt.Close()
+	}
+}

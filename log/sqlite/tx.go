@@ -1,0 +1,187 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// tx is a log.Tx. The one writing connection is its lock on every head.
+type tx struct {
+	tx                                                                  *sqlx.Tx
+	head, moveHead, entries, node, id, insertPayload, findID, payloadAt *sqlx.Stmt
+}
+
+// Begin starts a write transaction; it waits for the one before it.
+func (s *Store) Begin(ctx context.Context, _ []log.ID) (log.Tx, error) {
+	if s.write == nil {
+		return nil, errors.New("the store was opened for reading")
+	}
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return nil, describe(err)
+	}
+	return &tx{
+		tx:   t,
+		head: t.Stmtx(s.stmts.wHead), moveHead: t.Stmtx(s.stmts.wMoveHead),
+		entries: t.Stmtx(s.stmts.wEntries), node: t.Stmtx(s.stmts.wNode),
+		id: t.Stmtx(s.stmts.wID), insertPayload: t.Stmtx(s.stmts.wInsertPayload),
+		findID: t.Stmtx(s.stmts.wFind), payloadAt: t.Stmtx(s.stmts.wPayload),
+	}, nil
+}
+
+func (t *tx) Head(id log.ID) (log.Head, error) {
+	return scanHead(t.head.QueryRowx(id))
+}
+
+func (t *tx) Find(id log.ID, ids []string) (map[string]uint64, error) {
+	var found map[string]uint64
+	for _, name := range ids {
+		var index uint64
+		switch err := t.findID.QueryRowx(id, name).Scan(&index); {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return nil, describe(err)
+		default:
+			if found == nil {
+				found = make(map[string]uint64)
+			}
+			found[name] = index
+		}
+	}
+	return found, nil
+}
+
+func (t *tx) Payload(id log.ID, index uint64) (p log.Payload, err error) {
+	err = t.payloadAt.QueryRowx(id, index).Scan(&p.Seed, &p.Data)
+	return p, orNotFound(err)
+}
+
+func (t *tx) Append(id log.ID, from uint64, b *log.Batch) error {
+	if n := len(b.Rows); len(b.Entries) != n*log.EntrySize || b.Head.Size != from+uint64(n) {
+		return fmt.Errorf("%d rows, %d bytes of entries, head from %d to %d don't belong together",
+			n, len(b.Entries), from, b.Head.Size)
+	}
+	// The head first: it decides whether the rest may be written at all.
+	res, err := t.moveHead.Exec(b.Head.Size, b.Head.ReceivedAt, b.Head.Last[:], packHashes(b.Head.Edge), id, from)
+	if err != nil {
+		return describe(err)
+	}
+	if n, err := res.RowsAffected(); err != nil {
+		return err
+	} else if n != 1 {
+		return log.ErrHeadMoved
+	}
+	if _, err := t.entries.Exec(id, from, b.Entries); err != nil {
+		return describe(err)
+	}
+	for i, r := range b.Rows {
+		index := from + uint64(i)
+		if _, err := t.insertPayload.Exec(id, index, r.Seed, r.Data); err != nil {
+			return describe(err)
+		}
+		if _, err := t.id.Exec(id, r.ID, index); err != nil {
+			return describe(err)
+		}
+	}
+	for _, n := range b.Nodes {
+		if _, err := t.node.Exec(id, n.Level, n.Index, n.Hash[:]); err != nil {
+			return describe(err)
+		}
+	}
+	return nil
+}
+
+func (t *tx) Commit() error { return describe(t.tx.Commit()) }
+
+func (t *tx) Rollback() { t.tx.Rollback() }
+
+// CreateLog adds an empty log.
+func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	var taken bool
+	err = t.GetContext(ctx, &taken, `SELECT EXISTS (SELECT 1 FROM logs WHERE name = ? OR origin = ?)`, info.Name, info.Origin)
+	if err != nil {
+		return describe(err)
+	}
+	if taken {
+		return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
+	}
+	var id log.ID
+	err = t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
+	if err != nil {
+		return describe(err)
+	}
+	for i, vkey := range info.VKeys {
+		if _, err := t.ExecContext(ctx, sqlInsertVKey, id, i, vkey); err != nil {
+			return describe(err)
+		}
+	}
+	genesis := log.Genesis(info.Origin)
+	if _, err := t.ExecContext(ctx, sqlInsertHead, id, genesis[:]); err != nil {
+		return describe(err)
+	}
+	if err := t.Commit(); err != nil {
+		return describe(err)
+	}
+	info.ID = id
+	return nil
+}
+
+// Record adds a checkpoint.
+func (s *Store) Record(ctx context.Context, id log.ID, c log.Signed) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	var newest log.Signed
+	switch err := t.QueryRowxContext(ctx, sqlCheckpoint, id, int64(1<<63-1)).Scan(&newest.Size, &newest.Note); {
+	case errors.Is(err, sql.ErrNoRows):
+	case err != nil:
+		return describe(err)
+	case newest.Size == c.Size && slices.Equal(newest.Note, c.Note):
+		return nil
+	case newest.Size >= c.Size:
+		return fmt.Errorf("a checkpoint of size %d is recorded, size %d can't be: %w", newest.Size, c.Size, log.ErrExists)
+	}
+	if _, err := t.ExecContext(ctx, sqlInsertCheckpoint, id, c.Size, c.Note); err != nil {
+		return describe(err)
+	}
+	return describe(t.Commit())
+}
+
+// Label returns a text kept under name.
+func (s *Store) Label(ctx context.Context, name, value string) (string, error) {
+	if _, err := s.write.ExecContext(ctx, sqlInsertLabel, name, value); err != nil {
+		return "", describe(err)
+	}
+	var kept string
+	err := s.write.GetContext(ctx, &kept, sqlLabel, name)
+	return kept, describe(err)
+}
+
+// CreateKey adds an API key.
+func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
+	_, err := s.write.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], k.Role, k.Log, k.Name, k.CreatedAt)
+	return describe(err)
+}
+
+func packHashes(hashes []merkle.Hash) []byte {
+	out := make([]byte, 0, len(hashes)*merkle.HashSize)
+	for _, h := range hashes {
+		out = append(out, h[:]...)
+	}
+	return out
+}

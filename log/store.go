@@ -1,0 +1,157 @@
+package log
+
+import (
+	"context"
+	"errors"
+
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// Errors that a Store returns, wrapped or bare.
+var (
+	// ErrNotFound means that no such row exists.
+	ErrNotFound = errors.New("not found")
+	// ErrExists means that a name, an origin or an id is taken. Names are never reused.
+	ErrExists = errors.New("already exists")
+	// ErrHeadMoved means that a head was not where the writer believed it to be: somebody else appended. Nothing
+	// was written.
+	ErrHeadMoved = errors.New("the log's head has moved")
+	// ErrDamaged means that stored rows are missing, or are not what this package wrote.
+	ErrDamaged = errors.New("the store is damaged")
+)
+
+// ID numbers a log within its store. It is not shown outside.
+type ID int64
+
+// Info is what a store keeps about a log besides its content. All of it is fixed at creation.
+type Info struct {
+	ID        ID
+	Name      string // [a-z0-9][a-z0-9-]{0,62}
+	Origin    string // <host>/logs/<name>, the checkpoints' first line
+	Public    bool   // whether anyone may read its tiles
+	CreatedAt int64  // µs since 1970 UTC
+	// VKeys are the verifier keys ever valid for the log, the first of them made with the log.
+	VKeys []string
+}
+
+// Head is the sequenced end of a log: what the next entry builds on.
+type Head struct {
+	Size       uint64
+	ReceivedAt int64         // of the newest entry, µs since 1970 UTC; 0 for an empty log
+	Last       merkle.Hash   // leaf hash of the newest entry; the genesis hash for an empty log
+	Edge       []merkle.Hash // the compact range [0, Size), as merkle.Range.Hashes gives it
+}
+
+// Root returns the RFC 6962 root of the head's tree.
+func (h Head) Root() (merkle.Hash, error) {
+	r, err := merkle.ResumeRange(h.Size, h.Edge)
+	if err != nil {
+		return merkle.Hash{}, err
+	}
+	return r.Root(), nil
+}
+
+// Payload is an event's content as it rests in a store. What erasure removes is nil.
+type Payload struct {
+	Seed []byte // 32 bytes
+	Data []byte // one format byte and the canonical event, see encodePayload
+}
+
+// Row is one event to append.
+type Row struct {
+	ID string
+	Payload
+}
+
+// Node is the hash of a complete subtree of 256^Level entries, the Index-th of its level: one hash of the tile level
+// Level ≥ 1 (C2SP tlog-tiles). Level 0, the leaves, is rebuilt from the entries.
+type Node struct {
+	Level int
+	Index uint64
+	Hash  merkle.Hash
+}
+
+// Batch is what one transaction appends to one log.
+type Batch struct {
+	Head    Head   // after the batch
+	Entries []byte // the new entries, EntrySize bytes each, in index order
+	Rows    []Row  // their events, in the same order
+	Nodes   []Node // the subtrees that became complete
+}
+
+// Tx is one write transaction over the logs it was begun for. It is for one goroutine, and ends with Commit or
+// Rollback. The context it was begun with bounds all of it.
+type Tx interface {
+	// Head returns the log's head, which no other transaction can move before this one ends.
+	Head(log ID) (Head, error)
+	// Find returns the indices of those of ids that the log already holds.
+	Find(log ID, ids []string) (map[string]uint64, error)
+	// Payload returns the content at index, ErrNotFound where it was purged.
+	Payload(log ID, index uint64) (Payload, error)
+	// Append adds b after the size from and moves the head, on the condition that it still stands there; otherwise
+	// ErrHeadMoved. This condition, not a belief to be alone, is what keeps a log from forking.
+	Append(log ID, from uint64, b *Batch) error
+	// Commit makes everything durable: on return it survives a crash of process and machine. After an error the
+	// outcome is unknown, and whoever cached anything must read it again.
+	Commit() error
+	// Rollback undoes everything. After Commit it does nothing.
+	Rollback()
+}
+
+// Reader reads what is committed. Its methods may be called concurrently, see everything committed before the call, and
+// never wait for a writer. Ranges are half-open; callbacks must not keep the slices they are given.
+type Reader interface {
+	// Logs returns all logs in the order of their creation.
+	Logs(ctx context.Context) ([]Info, error)
+	// Head returns the log's committed head.
+	Head(ctx context.Context, log ID) (Head, error)
+	// Entries calls fn with the entries [from, to) in order, exactly to-from times; ErrDamaged if one is missing.
+	Entries(ctx context.Context, log ID, from, to uint64, fn func(entry []byte) error) error
+	// Nodes returns the hashes [from, to) of a tile level ≥ 1; ErrDamaged if one is missing.
+	Nodes(ctx context.Context, log ID, level int, from, to uint64) ([]merkle.Hash, error)
+	// Find returns the index of the event with the id, or ErrNotFound.
+	Find(ctx context.Context, log ID, id string) (uint64, error)
+	// Payloads calls fn with the contents that are there in [from, to), in order of index.
+	Payloads(ctx context.Context, log ID, from, to uint64, fn func(index uint64, p Payload) error) error
+	// Checkpoint returns the newest recorded checkpoint of at most the given size, or ErrNotFound.
+	Checkpoint(ctx context.Context, log ID, size uint64) (Signed, error)
+	// Checkpoints calls fn with every recorded checkpoint, in order of size.
+	Checkpoints(ctx context.Context, log ID, fn func(Signed) error) error
+	// Counts counts the rows of a log, wherever its head stands.
+	Counts(ctx context.Context, log ID) (Counts, error)
+}
+
+// Signed is a recorded checkpoint.
+type Signed struct {
+	Size uint64
+	Note []byte // the signed note
+}
+
+// Counts are numbers of rows, for a checker that looks for rows which should not be there.
+type Counts struct {
+	Entries, Payloads, IDs, Nodes uint64
+}
+
+// Store keeps logs: their record (entries, contents, ids), tree, checkpoints and API keys. Rows are only ever added, but
+// for heads. It is safe for concurrent use.
+type Store interface {
+	Reader
+	// Begin starts the transaction that appends to logs, and locks their heads, always in the same order.
+	Begin(ctx context.Context, logs []ID) (Tx, error)
+	// CreateLog adds an empty log and sets its ID; ErrExists if name or origin was ever used.
+	CreateLog(ctx context.Context, info *Info) error
+	// Record adds a checkpoint if it is larger than the newest one. The same size is accepted, and changes
+	// nothing, if the note is the same; otherwise ErrExists. It is durable on return.
+	Record(ctx context.Context, log ID, s Signed) error
+	// Label returns a text kept under name, which value becomes if there was none.
+	Label(ctx context.Context, name, value string) (string, error)
+	// CreateKey adds an API key.
+	CreateKey(ctx context.Context, k Key) error
+	// Key returns the API key with the public id, or ErrNotFound.
+	Key(ctx context.Context, id string) (Key, error)
+	// Keys returns all API keys in the order of their creation.
+	Keys(ctx context.Context) ([]Key, error)
+	// Ping reports whether the store answers.
+	Ping(ctx context.Context) error
+	Close() error
+}

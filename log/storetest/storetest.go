@@ -1,0 +1,515 @@
+// Package storetest is the suite that every log.Store passes: what its contract promises, as tests.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// Opener opens a store in a place of the test's own. Reopen closes it and opens the same place again, as a restarted server
+// would.
+type Opener interface {
+	Open(t *testing.T) log.Store
+	Reopen(t *testing.T, s log.Store) log.Store
+}
+
+// Run runs the suite.
+func Run(t *testing.T, o Opener) {
+	for _, test := range []struct {
+		name string
+		fn   func(t *testing.T, o Opener)
+	}{
+		{"an appended batch is there, also after a restart", testAppend},
+		{"an append from a size that is not the head's changes nothing", testHeadMoved},
+		{"a rolled-back transaction leaves nothing", testRollback},
+		{"an id is taken once per log", testIDs},
+		{"a range of entries may begin and end inside runs", testEntryRanges},
+		{"what is missing is reported as damage", testMissing},
+		{"transactions on one log follow each other", testConcurrentAppends},
+		{"names and origins are never reused", testCreateLog},
+		{"logs don't see each other's rows", testIsolation},
+		{"checkpoints only grow", testRecord},
+		{"a label is what it became first", testLabel},
+		{"keys are found by their public id", testKeys},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.fn(t, o) })
+	}
+}
+
+// CreateLog makes a log of that name in the store.
+func CreateLog(t *testing.T, s log.Store, name string) log.Info {
+	t.Helper()
+	info := log.Info{
+		Name: name, Origin: "storetest.example/logs/" + name, CreatedAt: 1_700_000_000_000_000,
+		VKeys: []string{"storetest.example/logs/" + name + "+00000000+AAAA"},
+	}
+	if err := s.CreateLog(t.Context(), &info); err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// batch makes a batch of n events that follows head. Its entries are chained; its contents are small texts.
+func batch(head log.Head, n int, id func(index uint64) string) *log.Batch {
+	edge, err := merkle.ResumeRange(head.Size, head.Edge)
+	if err != nil {
+		panic(err)
+	}
+	b := &log.Batch{Head: head}
+	for range n {
+		index := b.Head.Size
+		e := log.Entry{ReceivedAt: 1_700_000_000_000_000 + int64(index), Previous: b.Head.Last}
+		copy(e.Digest[:], fmt.Sprint("digest ", index))
+		b.Entries = e.Append(b.Entries)
+		leaf := merkle.LeafHash(b.Entries[len(b.Entries)-log.EntrySize:])
+		edge.Append(leaf, func(level uint, i uint64, h merkle.Hash) {
+			if level > 0 && level%8 == 0 {
+				b.Nodes = append(b.Nodes, log.Node{Level: int(level / 8), Index: i, Hash: h})
+			}
+		})
+		b.Rows = append(b.Rows, log.Row{ID: id(index), Payload: payload(index)})
+		b.Head.Size, b.Head.Last, b.Head.ReceivedAt = index+1, leaf, e.ReceivedAt
+	}
+	b.Head.Edge = edge.Hashes()
+	return b
+}
+
+func payload(index uint64) log.Payload {
+	seed := bytes.Repeat([]byte{byte(index)}, 32)
+	return log.Payload{Seed: seed, Data: append([]byte{0}, fmt.Sprint("content ", index)...)}
+}
+
+func number(index uint64) string { return fmt.Sprint("id-", index) }
+
+// appendTo appends n events in one transaction.
+func appendTo(t *testing.T, s log.Store, id log.ID, n int) *log.Batch {
+	t.Helper()
+	tx, err := s.Begin(t.Context(), []log.ID{id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	head, err := tx.Head(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batch(head, n, number)
+	if err := tx.Append(id, head.Size, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func entries(t *testing.T, s log.Reader, id log.ID, from, to uint64) []byte {
+	t.Helper()
+	var out []byte
+	err := s.Entries(t.Context(), id, from, to, func(b []byte) error {
+		out = append(out, b...)
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("entries [%d, %d): %v", from, to, err)
+	}
+	return out
+}
+
+func sameHead(a, b log.Head) bool {
+	return a.Size == b.Size && a.Last == b.Last && a.ReceivedAt == b.ReceivedAt && slices.Equal(a.Edge, b.Edge)
+}
+
+func testAppend(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	empty, err := s.Head(t.Context(), info.ID)
+	if err != nil || empty.Size != 0 || empty.Last != log.Genesis(info.Origin) || len(empty.Edge) != 0 {
+		t.Fatalf("head of an empty log: got %+v, %v", empty, err)
+	}
+	var all []byte
+	var nodes []log.Node
+	var last *log.Batch
+	for _, n := range []int{1, 2, 250, 300, 1} {
+		last = appendTo(t, s, info.ID, n)
+		all = append(all, last.Entries...)
+		nodes = append(nodes, last.Nodes...)
+	}
+	check := func(s log.Store) {
+		t.Helper()
+		head, err := s.Head(t.Context(), info.ID)
+		if err != nil || !sameHead(head, last.Head) {
+			t.Fatalf("head: got %+v, %v, want %+v", head, err, last.Head)
+		}
+		if got := entries(t, s, info.ID, 0, head.Size); !bytes.Equal(got, all) {
+			t.Fatal("entries differ from what was appended")
+		}
+		for _, n := range nodes {
+			got, err := s.Nodes(t.Context(), info.ID, n.Level, n.Index, n.Index+1)
+			if err != nil || len(got) != 1 || got[0] != n.Hash {
+				t.Fatalf("node %d of level %d: got %v, %v, want %v", n.Index, n.Level, got, err, n.Hash)
+			}
+		}
+		next := uint64(0)
+		err = s.Payloads(t.Context(), info.ID, 0, head.Size, func(index uint64, p log.Payload) error {
+			want := payload(index)
+			if index != next || !bytes.Equal(p.Seed, want.Seed) || !bytes.Equal(p.Data, want.Data) {
+				t.Fatalf("content: got %d %q, want %d %q", index, p.Data, next, want.Data)
+			}
+			next++
+			return nil
+		})
+		if err != nil || next != head.Size {
+			t.Fatalf("contents: got %d, %v, want %d", next, err, head.Size)
+		}
+		for _, index := range []uint64{0, 1, 300, head.Size - 1} {
+			if got, err := s.Find(t.Context(), info.ID, number(index)); err != nil || got != index {
+				t.Fatalf("id of %d: got %d, %v", index, got, err)
+			}
+		}
+		counts, err := s.Counts(t.Context(), info.ID)
+		if want := (log.Counts{Entries: head.Size, Payloads: head.Size, IDs: head.Size, Nodes: uint64(len(nodes))}); err != nil || counts != want {
+			t.Fatalf("counts: got %+v, %v, want %+v", counts, err, want)
+		}
+	}
+	check(s)
+	check(o.Reopen(t, s))
+}
+
+func testHeadMoved(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	before := appendTo(t, s, info.ID, 3)
+	for _, from := range []uint64{0, 2, 4, 1000} {
+		tx, err := s.Begin(t.Context(), []log.ID{info.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := before.Head
+		b := batch(head, 1, number)
+		b.Head.Size = from + 1
+		if err := tx.Append(info.ID, from, b); !errors.Is(err, log.ErrHeadMoved) {
+			t.Errorf("append from %d to a log of size 3: got %v, want ErrHeadMoved", from, err)
+		}
+		tx.Rollback()
+	}
+	if head, err := s.Head(t.Context(), info.ID); err != nil || !sameHead(head, before.Head) {
+		t.Errorf("head: got %+v, %v, want %+v", head, err, before.Head)
+	}
+	if c, err := s.Counts(t.Context(), info.ID); err != nil || c.Entries != 3 || c.Payloads != 3 || c.IDs != 3 {
+		t.Errorf("counts: got %+v, %v, want 3 of each", c, err)
+	}
+}
+
+func testRollback(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	tx, err := s.Begin(t.Context(), []log.ID{info.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := tx.Head(info.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Append(info.ID, 0, batch(head, 300, number)); err != nil {
+		t.Fatal(err)
+	}
+	tx.Rollback()
+	tx.Rollback() // twice is as good as once
+	s = o.Reopen(t, s)
+	if c, err := s.Counts(t.Context(), info.ID); err != nil || c != (log.Counts{}) {
+		t.Errorf("counts: got %+v, %v, want none", c, err)
+	}
+	if head, err := s.Head(t.Context(), info.ID); err != nil || head.Size != 0 {
+		t.Errorf("head: got %+v, %v, want size 0", head, err)
+	}
+}
+
+func testIDs(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	appendTo(t, s, one.ID, 5)
+	appendTo(t, s, two.ID, 5) // the same ids, in another log
+	tx, err := s.Begin(t.Context(), []log.ID{one.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := tx.Find(one.ID, []string{"id-3", "id-0", "absent", "ID-1"})
+	if err != nil || len(found) != 2 || found["id-3"] != 3 || found["id-0"] != 0 {
+		t.Errorf("find: got %v, %v, want id-3 and id-0", found, err)
+	}
+	if p, err := tx.Payload(one.ID, 3); err != nil || string(p.Data[1:]) != "content 3" {
+		t.Errorf("payload 3: got %q, %v", p.Data, err)
+	}
+	if _, err := tx.Payload(one.ID, 5); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("payload 5: got %v, want ErrNotFound", err)
+	}
+	head, err := tx.Head(one.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Append(one.ID, head.Size, batch(head, 1, func(uint64) string { return "id-2" })); err == nil {
+		t.Error("an id could be taken twice")
+	}
+	tx.Rollback()
+	if _, err := s.Find(t.Context(), one.ID, "absent"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("find absent: got %v, want ErrNotFound", err)
+	}
+}
+
+func testEntryRanges(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	var all []byte
+	for _, n := range []int{3, 1, 7, 2} {
+		all = append(all, appendTo(t, s, info.ID, n).Entries...)
+	}
+	for from := uint64(0); from <= 13; from++ {
+		for to := from; to <= 13; to++ {
+			if got := entries(t, s, info.ID, from, to); !bytes.Equal(got, all[from*log.EntrySize:to*log.EntrySize]) {
+				t.Fatalf("entries [%d, %d) differ from what was appended", from, to)
+			}
+		}
+	}
+	stop := errors.New("enough")
+	if err := s.Entries(t.Context(), info.ID, 0, 13, func([]byte) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("a callback's error: got %v, want it back", err)
+	}
+}
+
+func testMissing(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	appendTo(t, s, info.ID, 300)
+	n := 0
+	err := s.Entries(t.Context(), info.ID, 298, 303, func([]byte) error { n++; return nil })
+	if !errors.Is(err, log.ErrDamaged) || n != 2 {
+		t.Errorf("entries beyond the end: got %d and %v, want 2 and ErrDamaged", n, err)
+	}
+	if _, err := s.Nodes(t.Context(), info.ID, 1, 0, 2); !errors.Is(err, log.ErrDamaged) {
+		t.Errorf("nodes beyond the end: got %v, want ErrDamaged", err)
+	}
+	if _, err := s.Head(t.Context(), info.ID+99); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("head of no log: got %v, want ErrNotFound", err)
+	}
+	if _, err := s.Checkpoint(t.Context(), info.ID, 10); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("checkpoint of none: got %v, want ErrNotFound", err)
+	}
+}
+
+func testConcurrentAppends(t *testing.T, o Opener) {
+	const writers, rounds = 8, 20
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for r := range rounds {
+				if err := appendOne(s, info.ID, fmt.Sprintf("w%d-%d", w, r)); err != nil {
+					t.Errorf("writer %d: %v", w, err)
+					return
+				}
+			}
+		})
+	}
+	// Readers never see half a batch.
+	for range 50 {
+		head, err := s.Head(t.Context(), info.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(entries(t, s, info.ID, 0, head.Size)); got != int(head.Size)*log.EntrySize {
+			t.Fatalf("head of size %d, %d bytes of entries", head.Size, got)
+		}
+	}
+	wg.Wait()
+	head, err := s.Head(t.Context(), info.ID)
+	if err != nil || head.Size != writers*rounds {
+		t.Fatalf("head: got %d, %v, want %d", head.Size, err, writers*rounds)
+	}
+	previous := log.Genesis(info.Origin)
+	err = s.Entries(t.Context(), info.ID, 0, head.Size, func(b []byte) error {
+		e, err := log.ParseEntry(b)
+		if err != nil {
+			return err
+		}
+		if e.Previous != previous {
+			return errors.New("the chain is broken")
+		}
+		previous = merkle.LeafHash(b)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// appendOne appends one event in a transaction of its own, as a server that waits for its turn.
+func appendOne(s log.Store, id log.ID, name string) error {
+	tx, err := s.Begin(context.Background(), []log.ID{id})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	head, err := tx.Head(id)
+	if err != nil {
+		return err
+	}
+	if err := tx.Append(id, head.Size, batch(head, 1, func(uint64) string { return name })); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func testCreateLog(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one := CreateLog(t, s, "one")
+	two := CreateLog(t, s, "two")
+	if one.ID == two.ID || one.ID == 0 || two.ID == 0 {
+		t.Fatalf("log numbers %d and %d", one.ID, two.ID)
+	}
+	for _, info := range []log.Info{
+		{Name: "one", Origin: "elsewhere.example/logs/one"},
+		{Name: "three", Origin: one.Origin},
+	} {
+		if err := s.CreateLog(t.Context(), &info); !errors.Is(err, log.ErrExists) {
+			t.Errorf("log %q with origin %q: got %v, want ErrExists", info.Name, info.Origin, err)
+		}
+	}
+	s = o.Reopen(t, s)
+	logs, err := s.Logs(t.Context())
+	if err != nil || len(logs) != 2 {
+		t.Fatalf("logs: got %d, %v, want 2", len(logs), err)
+	}
+	for i, want := range []log.Info{one, two} {
+		if got := logs[i]; got.ID != want.ID || got.Name != want.Name || got.Origin != want.Origin ||
+			got.CreatedAt != want.CreatedAt || !slices.Equal(got.VKeys, want.VKeys) {
+			t.Errorf("log: got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func testIsolation(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	appendTo(t, s, one.ID, 300)
+	if c, err := s.Counts(t.Context(), two.ID); err != nil || c != (log.Counts{}) {
+		t.Errorf("counts of the other log: got %+v, %v, want none", c, err)
+	}
+	if _, err := s.Find(t.Context(), two.ID, "id-0"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("an id of the first log in the second: got %v, want ErrNotFound", err)
+	}
+	err := s.Payloads(t.Context(), two.ID, 0, 300, func(uint64, log.Payload) error {
+		return errors.New("a content of the first log")
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	err = s.Entries(t.Context(), two.ID, 0, 1, func([]byte) error { return errors.New("an entry of the first log") })
+	if !errors.Is(err, log.ErrDamaged) {
+		t.Errorf("entries of an empty log: got %v, want ErrDamaged", err)
+	}
+	// Two logs in one transaction.
+	tx, err := s.Begin(t.Context(), []log.ID{one.ID, two.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for _, id := range []log.ID{one.ID, two.ID} {
+		head, err := tx.Head(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Append(id, head.Size, batch(head, 2, number)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[log.ID]uint64{one.ID: 302, two.ID: 2} {
+		if head, err := s.Head(t.Context(), id); err != nil || head.Size != want {
+			t.Errorf("head: got %d, %v, want %d", head.Size, err, want)
+		}
+	}
+}
+
+func testRecord(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	record := func(size uint64, note string) error {
+		return s.Record(t.Context(), info.ID, log.Signed{Size: size, Note: []byte(note)})
+	}
+	for _, c := range []struct {
+		size uint64
+		note string
+		err  error
+	}{
+		{0, "zero", nil}, {0, "zero", nil}, {0, "other", log.ErrExists},
+		{7, "seven", nil}, {7, "seven", nil}, {7, "other", log.ErrExists},
+		{5, "five", log.ErrExists}, {0, "zero", log.ErrExists}, {9, "nine", nil},
+	} {
+		if err := record(c.size, c.note); !errors.Is(err, c.err) {
+			t.Errorf("record %d %q: got %v, want %v", c.size, c.note, err, c.err)
+		}
+	}
+	s = o.Reopen(t, s)
+	for size, want := range map[uint64]string{0: "zero", 6: "zero", 7: "seven", 8: "seven", 9: "nine", merkle.MaxSize: "nine"} {
+		if c, err := s.Checkpoint(t.Context(), info.ID, size); err != nil || string(c.Note) != want {
+			t.Errorf("checkpoint at %d: got %q, %v, want %q", size, c.Note, err, want)
+		}
+	}
+	var sizes []uint64
+	err := s.Checkpoints(t.Context(), info.ID, func(c log.Signed) error {
+		sizes = append(sizes, c.Size)
+		return nil
+	})
+	if err != nil || !slices.Equal(sizes, []uint64{0, 7, 9}) {
+		t.Errorf("checkpoints: got %v, %v, want 0, 7, 9", sizes, err)
+	}
+}
+
+func testLabel(t *testing.T, o Opener) {
+	s := o.Open(t)
+	for _, value := range []string{"first", "second"} {
+		if got, err := s.Label(t.Context(), "name", value); err != nil || got != "first" {
+			t.Errorf("label: got %q, %v, want first", got, err)
+		}
+	}
+	s = o.Reopen(t, s)
+	if got, err := s.Label(t.Context(), "name", "third"); err != nil || got != "first" {
+		t.Errorf("label after a restart: got %q, %v, want first", got, err)
+	}
+}
+
+func testKeys(t *testing.T, o Opener) {
+	s := o.Open(t)
+	info := CreateLog(t, s, "one")
+	writer, text := log.NewKey(log.RoleWriter, info.ID, "a name", 1)
+	admin, _ := log.NewKey(log.RoleAdmin, 0, "", 2)
+	for _, k := range []log.Key{writer, admin} {
+		if err := s.CreateKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = o.Reopen(t, s)
+	got, err := s.Key(t.Context(), writer.ID)
+	if err != nil || got != writer || !got.Matches(text) {
+		t.Errorf("key: got %+v, %v, want %+v", got, err, writer)
+	}
+	if _, err := s.Key(t.Context(), "absent"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("absent key: got %v, want ErrNotFound", err)
+	}
+	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{writer, admin}) {
+		t.Errorf("keys: got %+v, %v", keys, err)
+	}
+}
