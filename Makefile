@@ -17,7 +17,7 @@ test:
 	$(GO) test -race -timeout 15m ./...
 
 test-long:
-	$(GO) test -timeout 60m -count 1 ./... -long
+	TREELINE_TEST_LONG=1 $(GO) test -timeout 60m -count 1 ./...
 
 # Every fuzz target in turn, each for FUZZTIME, beyond the committed corpora that `make test` runs.
 fuzz:

@@ -94,6 +94,8 @@ func asProblem(err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, "shutting_down", "%v; send it again", err)
 	case errors.Is(err, log.ErrClockBehind):
 		return newProblem(http.StatusServiceUnavailable, "clock_behind", "%v; nothing was stored", err)
+	case errors.Is(err, log.ErrNotReady):
+		return newProblem(http.StatusServiceUnavailable, "log_not_ready", "%v; send it again later", err)
 	case errors.Is(err, log.ErrStopped):
 		return newProblem(http.StatusServiceUnavailable, "log_stopped",
 			"the log is stopped, since its store contradicts what was signed; reads go on, an operator has to look at it")

@@ -73,7 +73,7 @@ type batch struct {
 func (b *batch) envelope() bool {
 	p := b.p
 	if p.peek() != '{' {
-		return p.unexpected(`a batch, {"events":[…]},`)
+		return p.unexpected(`a batch, {"events":[…]}`)
 	}
 	p.pos++
 	given, more := false, p.peek() != '}'

@@ -177,7 +177,7 @@ func (p *parser) read() bool {
 	p.event.reset()
 	p.out, p.members, p.depth, p.nest = p.out[:0], p.members[:0], 0, maxNesting
 	if p.peek() != '{' {
-		return p.unexpected("an event, which is a JSON object,")
+		return p.unexpected("an event (a JSON object)")
 	}
 	p.pos++
 	if p.peek() == '}' {

@@ -9,8 +9,8 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-// curlEvent is the event of the README's first call.
-const curlEvent = `{"action":"user.permission.updated","actor_id":"user_123","actor_email":"admin@example.com","target_type":"user",
+// firstCall is the event of the README's first call.
+const firstCall = `{"action":"user.permission.updated","actor_id":"user_123","actor_email":"admin@example.com","target_type":"user",
       "target_id":"user_456","metadata":{"old_role":"viewer","new_role":"editor","ip":"203.0.113.42"}}`
 
 func BenchmarkParseEvent(b *testing.B) {
@@ -19,7 +19,7 @@ func BenchmarkParseEvent(b *testing.B) {
 		name string
 		data []byte
 	}{
-		{"curl", []byte(curlEvent)},
+		{"curl", []byte(firstCall)},
 		{"cloudtrail", cloudTrail(b)[1]},
 	} {
 		b.Run(c.name, func(b *testing.B) {

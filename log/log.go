@@ -49,8 +49,11 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 	if len(events) > MaxRequestEvents {
 		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
 	}
-	if err := l.Stopped(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrStopped, err)
+	switch _, _, note, stopped := l.progress.get(); {
+	case stopped != nil:
+		return nil, fmt.Errorf("%w: %w", ErrStopped, stopped)
+	case note == nil:
+		return nil, ErrNotReady
 	}
 	drafts := make([]draft, len(events))
 	for i, e := range events {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gowebpki/jcs"
+	"pgregory.net/rapid"
 
 	"github.com/treeline-log/treeline/log"
 )
@@ -86,7 +87,7 @@ func normalise(t testing.TB, line []byte) []byte {
 }
 
 // checkEvent checks what holds for every event there is.
-func checkEvent(t testing.TB, e *log.Event) {
+func checkEvent(t rapid.TB, e *log.Event) {
 	t.Helper()
 	form, err := jcs.Transform(e.JSON())
 	if err != nil || !bytes.Equal(form, e.JSON()) {

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
-	"testing"
 
 	"github.com/gowebpki/jcs"
+	"pgregory.net/rapid"
 )
 
 // resolve follows an RFC 6901 pointer through a document by encoding/json, and returns the canonical form of what is there.
-func resolve(t testing.TB, doc []byte, pointer string) []byte {
+func resolve(t rapid.TB, doc []byte, pointer string) []byte {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.UseNumber()

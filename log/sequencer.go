@@ -48,6 +48,8 @@ var (
 	// ErrOutcomeUnknown means that the connection was lost, or the disk failed, while committing: the events may be
 	// there or not. Sending them again with the same ids is safe.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrNotReady means that the log could not be checked against its fence yet, which is tried again and again.
+	ErrNotReady = errors.New("the log isn't ready yet")
 	// ErrStopped means that the log is stopped since its store contradicts what was signed.
 	ErrStopped = errors.New("the log is stopped")
 )

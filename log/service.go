@@ -158,7 +158,7 @@ func (l *Log) resume(ctx context.Context) error {
 func (s *Service) fail(l *Log, err error) {
 	s.metrics.failures.WithLabelValues("sign").Inc()
 	var refusal *checkpoint.Refusal
-	if errors.As(err, &refusal) || errors.Is(err, ErrDamaged) {
+	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) {
 		l.progress.stop(err)
 		s.logger.Error("LOG STOPPED: its store contradicts what was signed; nothing is signed or appended until this is "+
 			"resolved, reads go on", "log", l.Name, "error", err)

@@ -123,7 +123,7 @@ func readNodes(ctx context.Context, ids []compact.NodeID, size uint64, r TileRea
 		Tile
 		hashes []Hash
 	}
-	var tiles []readTile // those read so far; a proof takes a dozen at most
+	var tiles []readTile // those read so far: two a level at most, so a search is cheap
 
 	read := func(t Tile) ([]Hash, error) {
 		for _, known := range tiles {

@@ -179,6 +179,7 @@ func (a *appender) send(ctx context.Context, b *batch) {
 	if b.last {
 		a.final = answer.Data[len(answer.Data)-1]
 	}
+	a.bar.describe("append") // no longer retrying
 	if a.size >= 0 {
 		a.bar.add(b.read)
 	} else {

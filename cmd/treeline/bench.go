@@ -113,10 +113,10 @@ type benchReport struct {
 	RequestsPerSec   float64           `json:"requests_per_second"`
 	EventsPerSec     float64           `json:"events_per_second"`
 	Latency          latencies         `json:"latency_ms"`
-	Errors           map[string]uint64 `json:"errors"`                                   // by HTTP status; "connection" for no answer
-	ClientCPUSeconds float64           `json:"client_cpu_seconds,omitempty"`             // of this process while measuring
+	Errors           map[string]uint64 `json:"errors"`                                    // by HTTP status; "connection" for no answer
+	ClientCPUSeconds float64           `json:"client_cpu_seconds,omitempty"`              // of this process while measuring
 	ClientCPUMicros  float64           `json:"client_cpu_microseconds_request,omitempty"` // of this process for each request
-	CPUs             int               `json:"cpus"`                                     // of this machine
+	CPUs             int               `json:"cpus"`                                      // of this machine
 	Build            build             `json:"client"`
 }
 

@@ -70,9 +70,13 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newAppendCmd(),
 		newBenchCmd(),
+		newFenceCmd(),
+		newFsckCmd(),
 		newKeyCmd(),
 		newLogCmd(),
 		newProofCmd(),
+		newServeCmd(),
+		newVerifyCmd(),
 		newVersionCmd(),
 	)
 	describeEnvironment(root)
@@ -119,7 +123,7 @@ func printError(w io.Writer, err error) {
 	if rest != "" {
 		line += "\n" + rest
 	}
-	fmt.Fprintf(w, "treeline: %s\n", printable(line, "\n"))
+	fmt.Fprintf(w, "treeline: %s\n", printable(strings.TrimSpace(line), "\n\t"))
 }
 
 // printable returns s with every character that is not printable, and is not in keep, replaced by its Go escape.

@@ -108,7 +108,7 @@ func (p *problem) hint() string {
 	case p.Status == http.StatusForbidden:
 		return "use a key whose role allows this (an admin makes one with: treeline key create)"
 	case p.Status == http.StatusConflict:
-		return "the log holds other content under this id or name, which never changes: send it under another"
+		return "choose another id or name"
 	case p.Status == http.StatusRequestEntityTooLarge:
 		return "send less at once"
 	case p.Status >= 300 && p.Status < 400:

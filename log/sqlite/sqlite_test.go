@@ -17,7 +17,9 @@ import (
 // opener opens stores in temporary directories.
 type opener struct{ paths map[log.Store]string }
 
-func (o opener) Open(t *testing.T) log.Store { return o.open(t, filepath.Join(t.TempDir(), "treeline.db")) }
+func (o opener) Open(t *testing.T) log.Store {
+	return o.open(t, filepath.Join(t.TempDir(), "treeline.db"))
+}
 
 func (o opener) open(t *testing.T, path string) log.Store {
 	t.Helper()

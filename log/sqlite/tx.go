@@ -79,8 +79,13 @@ func (t *tx) Append(id log.ID, from uint64, b *log.Batch) error {
 	} else if n != 1 {
 		return log.ErrHeadMoved
 	}
-	if _, err := t.entries.Exec(id, from, b.Entries); err != nil {
-		return describe(err)
+	// Runs end where entry bundles do, so that no reader of one has to read much more.
+	for first, rest := from, b.Entries; len(rest) > 0; {
+		n := min(merkle.TileWidth-int(first%merkle.TileWidth), len(rest)/log.EntrySize)
+		if _, err := t.entries.Exec(id, first, rest[:n*log.EntrySize]); err != nil {
+			return describe(err)
+		}
+		first, rest = first+uint64(n), rest[n*log.EntrySize:]
 	}
 	for i, r := range b.Rows {
 		index := from + uint64(i)

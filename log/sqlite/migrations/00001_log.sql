@@ -26,7 +26,7 @@ CREATE TABLE heads (
     edge        BLOB    NOT NULL  -- the compact range [0, size): 32 bytes a hash
 ) STRICT;
 
--- Entries, 73 bytes each, a run of them a row: what one transaction appended.
+-- Entries, 73 bytes each, a run of them a row: what one transaction appended, cut at multiples of 256.
 CREATE TABLE entries (
     log     INTEGER NOT NULL,
     first   INTEGER NOT NULL, -- index of the first of them

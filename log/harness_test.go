@@ -1,0 +1,246 @@
+package log_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/sqlite"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// testSeed is the seed of all test services.
+var testSeed = checkpoint.Seed{7}
+
+// testService is a service on a SQLite store in a directory of the test's own, with faults on demand.
+type testService struct {
+	*log.Service
+	t     *testing.T
+	dir   string
+	store *faultStore
+	clock atomic.Int64 // µs to add to the system's clock
+}
+
+// newTestService opens a service in an empty directory, with a log named "default".
+func newTestService(t *testing.T) *testService {
+	t.Helper()
+	s := &testService{t: t, dir: t.TempDir()}
+	s.open()
+	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *testService) path() string { return filepath.Join(s.dir, "treeline.db") }
+
+func (s *testService) open() {
+	s.t.Helper()
+	if err := s.tryOpen(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *testService) tryOpen() error {
+	store, err := sqlite.Open(context.Background(), s.path())
+	if err != nil {
+		return err
+	}
+	s.store = &faultStore{Store: store}
+	service, err := log.Open(context.Background(), log.Config{
+		Store: s.store, Seed: testSeed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
+		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
+	})
+	if err != nil {
+		store.Close()
+		return err
+	}
+	s.Service = service
+	s.t.Cleanup(s.close)
+	return nil
+}
+
+func (s *testService) fence() checkpoint.Fence {
+	s.t.Helper()
+	fence, err := checkpoint.OpenFileFence(filepath.Join(s.dir, "fence"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return fence
+}
+
+func (s *testService) close() {
+	if s.Service != nil {
+		s.Service.Close()
+		s.store.Close()
+		s.Service = nil
+	}
+}
+
+func (s *testService) log() *log.Log { return s.Log("default") }
+
+// append appends one event with the id and fails the test if that fails.
+func (s *testService) append(id string) log.Place {
+	s.t.Helper()
+	places, err := s.log().Append(s.t.Context(), []*log.Event{event(s.t, id, "x")})
+	if err != nil {
+		s.t.Fatalf("appending %s: %v", id, err)
+	}
+	return places[0]
+}
+
+// signed waits until everything is signed.
+func (s *testService) signed() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.log().Wait(ctx, s.log().Sizes().Size, log.StateSigned); err != nil {
+		s.t.Fatalf("waiting for a checkpoint: %v (stopped: %v)", err, s.log().Stopped())
+	}
+}
+
+// check re-verifies everything in the store.
+func (s *testService) check() *log.FsckReport {
+	s.t.Helper()
+	r := s.fsck()
+	if len(r.Problems) > 0 {
+		s.t.Fatalf("fsck: %+v", r.Problems)
+	}
+	return r
+}
+
+func (s *testService) fsck() *log.FsckReport {
+	s.t.Helper()
+	store, err := sqlite.OpenReadOnly(s.t.Context(), s.path())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer store.Close()
+	infos, err := store.Logs(s.t.Context())
+	if err != nil || len(infos) == 0 {
+		s.t.Fatalf("logs: got %d, %v", len(infos), err)
+	}
+	r, err := log.Fsck(s.t.Context(), store, infos[0], log.FsckOptions{
+		Verifiers: []note.Verifier{verifier(s.t, infos[0].Origin)}, Fence: s.fence(),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func verifier(t testing.TB, origin string) note.Verifier {
+	t.Helper()
+	_, vkey, err := testSeed.Ed25519(origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := note.NewVerifier(vkey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// event returns an event with the id, "" for one that the server makes, whose content varies with text.
+func event(t testing.TB, id, text string) *log.Event {
+	t.Helper()
+	idMember := ""
+	if id != "" {
+		idMember = fmt.Sprintf(`"id":%q,`, id)
+	}
+	e, err := log.ParseEvent(fmt.Appendf(nil, `{%s"action":"test.done","metadata":{"text":%q}}`, idMember, text), harnessOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+var madeIDs atomic.Uint64
+
+func harnessOptions() log.ParseOptions {
+	return log.ParseOptions{
+		Now: time.Now(), Credential: "test",
+		NewID: func() string { return fmt.Sprint("made-", madeIDs.Add(1)) },
+	}
+}
+
+var errInjected = errors.New("injected fault")
+
+// faultStore is a store whose write transactions can be made to fail.
+type faultStore struct {
+	log.Store
+	// fault, if set, is asked once for each step of a transaction: "append", "before commit", "after commit".
+	fault atomic.Pointer[func(step string) bool]
+	// hold, if set, is waited for before each transaction begins.
+	hold atomic.Pointer[chan struct{}]
+}
+
+func (s *faultStore) fails(step string) bool {
+	f := s.fault.Load()
+	return f != nil && (*f)(step)
+}
+
+func (s *faultStore) Begin(ctx context.Context, logs []log.ID) (log.Tx, error) {
+	if h := s.hold.Load(); h != nil {
+		<-*h
+	}
+	tx, err := s.Store.Begin(ctx, logs)
+	return &faultTx{tx, s}, err
+}
+
+type faultTx struct {
+	log.Tx
+	s *faultStore
+}
+
+func (t *faultTx) Append(id log.ID, from uint64, b *log.Batch) error {
+	if t.s.fails("append") {
+		return errInjected
+	}
+	return t.Tx.Append(id, from, b)
+}
+
+func (t *faultTx) Commit() error {
+	if t.s.fails("before commit") {
+		t.Rollback()
+		return errInjected
+	}
+	if err := t.Tx.Commit(); err != nil {
+		return err
+	}
+	if t.s.fails("after commit") {
+		return errInjected
+	}
+	return nil
+}
+
+// chained returns the batch that appends one event with the id after head, as another server would.
+func chained(t *testing.T, head log.Head, id string) *log.Batch {
+	t.Helper()
+	e := event(t, id, "x")
+	seed := [32]byte{1}
+	entry := log.Entry{ReceivedAt: max(head.ReceivedAt, time.Now().UnixMicro()), Previous: head.Last, Digest: e.Digest(&seed)}
+	edge, err := merkle.ResumeRange(head.Size, head.Edge)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edge.Append(entry.LeafHash(), nil)
+	return &log.Batch{
+		Head:    log.Head{Size: head.Size + 1, ReceivedAt: entry.ReceivedAt, Last: entry.LeafHash(), Edge: edge.Hashes()},
+		Entries: entry.Append(nil),
+		Rows:    []log.Row{{ID: id, Payload: log.Payload{Seed: seed[:], Data: append([]byte{0}, e.JSON()...)}}},
+	}
+}

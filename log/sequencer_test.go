@@ -1,0 +1,397 @@
+package log_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+func TestAnAcknowledgedEventIsThereAfterARestart(t *testing.T) {
+	s := newTestService(t)
+	for i := range 300 {
+		if p := s.append(fmt.Sprint("e", i)); p.Index != uint64(i) || p.Duplicate {
+			t.Fatalf("place %d: got %+v", i, p)
+		}
+	}
+	s.signed()
+	s.check()
+	s.close()
+	s.open()
+	if p := s.append("e17"); p.Index != 17 || !p.Duplicate {
+		t.Errorf("an old id after a restart: got %+v, want the duplicate of 17", p)
+	}
+	if p := s.append("new"); p.Index != 300 {
+		t.Errorf("index after a restart: got %d, want 300", p.Index)
+	}
+	s.signed()
+	if r := s.check(); r.Size != 301 || r.Signed != 301 || r.Contents != 301 {
+		t.Errorf("fsck: got %+v", r)
+	}
+}
+
+func TestRetriesGetTheFirstAnswer(t *testing.T) {
+	s := newTestService(t)
+	l := s.log()
+	ctx := t.Context()
+	first, err := l.Append(ctx, []*log.Event{event(t, "a", "1"), event(t, "b", "2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := l.Append(ctx, []*log.Event{event(t, "b", "2"), event(t, "c", "3"), event(t, "a", "1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !again[0].Duplicate || again[0].Index != first[1].Index || again[1].Duplicate || again[1].Index != 2 ||
+		!again[2].Duplicate || again[2].Index != first[0].Index {
+		t.Errorf("retry with one new event: got %+v", again)
+	}
+	var conflict *log.ConflictError
+	_, err = l.Append(ctx, []*log.Event{event(t, "d", "4"), event(t, "b", "other"), event(t, "a", "other")})
+	if !errors.As(err, &conflict) || !slices.Equal(conflict.IDs, []string{"b", "a"}) {
+		t.Errorf("other content: got %v, want a conflict about b and a", err)
+	}
+	if _, err := l.Find(ctx, "d"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("the conflicting request's other event: got %v, want ErrNotFound", err)
+	}
+	if size := l.Sizes().Size; size != 3 {
+		t.Errorf("size: got %d, want 3", size)
+	}
+	s.check()
+}
+
+// Requests with the same id that meet in one batch are judged as if they had come one after the other.
+func TestRetriesWithinOneBatch(t *testing.T) {
+	s := newTestService(t)
+	l := s.log()
+	hold := make(chan struct{})
+	s.store.hold.Store(&hold)
+	type answer struct {
+		places []log.Place
+		err    error
+	}
+	answers := make([]answer, 3)
+	var wg sync.WaitGroup
+	send := func(i int, events ...*log.Event) {
+		wg.Go(func() { answers[i].places, answers[i].err = l.Append(context.Background(), events) })
+		time.Sleep(20 * time.Millisecond) // so that they queue in this order
+	}
+	send(0, event(t, "first", "")) // the batch that is held
+	send(1, event(t, "same", "1"), event(t, "x", ""))
+	send(2, event(t, "y", ""), event(t, "same", "2"))
+	var third answer
+	wg.Go(func() { third.places, third.err = l.Append(context.Background(), []*log.Event{event(t, "same", "1")}) })
+	time.Sleep(20 * time.Millisecond)
+	close(hold)
+	wg.Wait()
+	if answers[1].err != nil || answers[1].places[0].Index != 1 || answers[1].places[1].Index != 2 {
+		t.Errorf("the first with the id: got %+v", answers[1])
+	}
+	var conflict *log.ConflictError
+	if !errors.As(answers[2].err, &conflict) {
+		t.Errorf("the second, with other content: got %+v, want a conflict", answers[2])
+	}
+	if third.err != nil || third.places[0].Index != 1 || !third.places[0].Duplicate {
+		t.Errorf("the third, with the same content: got %+v, want the duplicate of 1", third)
+	}
+	s.signed()
+	if r := s.check(); r.Size != 3 {
+		t.Errorf("size: got %d, want 3: y belongs to a refused request", r.Size)
+	}
+}
+
+// Whatever step fails, twice in a row, in fact applied or not: an error is an error, nothing is there twice, and the next
+// append continues from what is stored.
+func TestFailuresLeaveOneHistory(t *testing.T) {
+	for _, step := range []string{"append", "before commit", "after commit"} {
+		t.Run(step, func(t *testing.T) {
+			s := newTestService(t)
+			for i := range 5 {
+				s.append(fmt.Sprint("before", i))
+			}
+			left := 2
+			fault := func(at string) bool {
+				if at == step && left > 0 {
+					left--
+					return true
+				}
+				return false
+			}
+			s.store.fault.Store(&fault)
+			var size uint64 = 5
+			for _, id := range []string{"a", "b"} {
+				_, err := s.log().Append(t.Context(), []*log.Event{event(t, id, "x")})
+				if unknown := errors.Is(err, log.ErrOutcomeUnknown); err == nil || unknown != (step != "append") {
+					t.Errorf("append of %s: got %v; outcome unknown is for a failing commit alone", id, err)
+				}
+			}
+			if step == "after commit" {
+				size += 2
+			}
+			for _, id := range []string{"a", "b", "c"} {
+				p := s.append(id)
+				if step == "after commit" && id != "c" {
+					if !p.Duplicate {
+						t.Errorf("%s, which had been committed, sent again: got %+v, want a duplicate", id, p)
+					}
+					continue
+				}
+				if p.Duplicate || p.Index != size {
+					t.Errorf("%s: got %+v, want index %d", id, p, size)
+				}
+				size++
+			}
+			s.signed()
+			s.check()
+			s.close()
+			s.open()
+			if got := s.log().Sizes().Size; got != size {
+				t.Errorf("size after a restart: got %d, want %d", got, size)
+			}
+		})
+	}
+}
+
+// A server that believes itself alone, but isn't, can't fork a log: the head it remembers is compared with the stored one,
+// and moved only from where it stands.
+func TestAnotherWriterIsNoticed(t *testing.T) {
+	s := newTestService(t)
+	s.append("mine")
+	head, err := s.store.Head(t.Context(), s.log().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := chained(t, head, "theirs")
+	tx, err := s.store.Store.Begin(t.Context(), []log.ID{s.log().ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Append(s.log().ID, head.Size, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.append("mine-again"); p.Index != 2 || p.Previous != other.Head.Last {
+		t.Errorf("after another's append: got %+v, want index 2, following the other's", p)
+	}
+	s.signed()
+	s.check()
+}
+
+func TestManyClientsManyLogs(t *testing.T) {
+	const clients, rounds = 64, 12
+	s := newTestService(t)
+	var logs []*log.Log
+	for i := range 4 {
+		l, err := s.CreateLog(t.Context(), fmt.Sprint("log-", i), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs = append(logs, l)
+	}
+	var mu sync.Mutex
+	seen := make(map[*log.Log]map[uint64]string)
+	for _, l := range logs {
+		seen[l] = make(map[uint64]string)
+	}
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			l := logs[c%len(logs)]
+			last := int64(-1)
+			for r := range rounds {
+				n := 1 + rand.IntN(5)
+				var events []*log.Event
+				for i := range n {
+					events = append(events, event(t, fmt.Sprintf("c%d-r%d-%d", c, r, i), "x"))
+				}
+				places, err := l.Append(context.Background(), events)
+				if err != nil {
+					t.Errorf("client %d: %v", c, err)
+					return
+				}
+				mu.Lock()
+				for i, p := range places {
+					if int64(p.Index) <= last {
+						t.Errorf("client %d: index %d after %d", c, p.Index, last)
+					}
+					last = int64(p.Index)
+					if other, ok := seen[l][p.Index]; ok {
+						t.Errorf("index %d given to %s and %s", p.Index, other, events[i].ID())
+					}
+					seen[l][p.Index] = events[i].ID()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for _, l := range logs {
+		size := l.Sizes().Size
+		if uint64(len(seen[l])) != size {
+			t.Errorf("log %s: %d indices given, size %d", l.Name, len(seen[l]), size)
+		}
+		for index, id := range seen[l] {
+			r, err := l.Record(t.Context(), index)
+			if err != nil || r.ID != id {
+				t.Fatalf("log %s, entry %d: got %q, %v, want %q", l.Name, index, r.ID, err, id)
+			}
+		}
+	}
+}
+
+func TestAFullQueueRefuses(t *testing.T) {
+	s := newTestService(t)
+	l := s.log()
+	other, err := s.CreateLog(t.Context(), "other", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := make(chan struct{})
+	s.store.hold.Store(&hold)
+	many := func(n int) []*log.Event {
+		events := make([]*log.Event, n)
+		for i := range events {
+			events[i] = event(t, "", "x")
+		}
+		return events
+	}
+	var wg sync.WaitGroup
+	send := func(l *log.Log, n int) {
+		events := many(n)
+		wg.Go(func() {
+			if _, err := l.Append(context.Background(), events); err != nil {
+				t.Errorf("a queued request: %v", err)
+			}
+		})
+		time.Sleep(50 * time.Millisecond)
+	}
+	send(l, 1) // is taken, and held
+	send(l, log.MaxRequestEvents)
+	send(l, log.MaxRequestEvents)
+	if _, err := l.Append(t.Context(), many(1)); !errors.Is(err, log.ErrLogOverloaded) {
+		t.Errorf("beyond the log's share: got %v, want ErrLogOverloaded", err)
+	}
+	send(other, 1) // another log has its own share
+	if _, err := l.Append(t.Context(), many(log.MaxRequestEvents+1)); err == nil {
+		t.Error("a request of more than the most events was taken")
+	}
+	close(hold)
+	wg.Wait()
+	s.signed()
+	s.check()
+}
+
+// A small request waits for the batch in flight and at most one more, whatever another log has queued.
+func TestOneLogDoesNotStarveAnother(t *testing.T) {
+	s := newTestService(t)
+	busy := s.log()
+	small, err := s.CreateLog(t.Context(), "small", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hold := make(chan struct{})
+	s.store.hold.Store(&hold)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var order []string
+	send := func(name string, l *log.Log, n int) {
+		events := make([]*log.Event, n)
+		for i := range events {
+			events[i] = event(t, "", "x")
+		}
+		wg.Go(func() {
+			if _, err := l.Append(context.Background(), events); err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			order = append(order, name)
+			mu.Unlock()
+		})
+		time.Sleep(30 * time.Millisecond)
+	}
+	send("in flight", busy, 1)
+	send("big 1", busy, 9_000)
+	send("big 2", busy, 9_000)
+	send("small", small, 1)
+	close(hold)
+	wg.Wait()
+	if i := slices.Index(order, "small"); i > slices.Index(order, "big 2") {
+		t.Errorf("answers came in the order %q: the small log's waited for all of the busy one's", order)
+	}
+}
+
+func TestAWithdrawnRequestLeavesNothing(t *testing.T) {
+	s := newTestService(t)
+	hold := make(chan struct{})
+	s.store.hold.Store(&hold)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.append("in-flight") })
+	time.Sleep(30 * time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(30*time.Millisecond, cancel)
+	if _, err := s.log().Append(ctx, []*log.Event{event(t, "withdrawn", "x")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a client that leaves while waiting: got %v, want context.Canceled", err)
+	}
+	close(hold)
+	wg.Wait()
+	s.append("next")
+	if _, err := s.log().Find(t.Context(), "withdrawn"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("the withdrawn event: got %v, want ErrNotFound", err)
+	}
+	s.signed()
+	s.check()
+}
+
+func TestCloseAnswersEverybody(t *testing.T) {
+	s := newTestService(t)
+	hold := make(chan struct{})
+	s.store.hold.Store(&hold)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if _, err := s.log().Append(context.Background(), []*log.Event{event(t, fmt.Sprint("e", i), "x")}); err != nil {
+				t.Errorf("a queued append: %v", err)
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	l := s.log()
+	closed := make(chan struct{})
+	go func() { s.Service.Close(); close(closed) }()
+	time.Sleep(20 * time.Millisecond)
+	if _, err := l.Append(t.Context(), []*log.Event{event(t, "late", "x")}); !errors.Is(err, log.ErrClosed) {
+		t.Errorf("an append after close: got %v, want ErrClosed", err)
+	}
+	close(hold)
+	wg.Wait()
+	<-closed
+	if sizes := l.Sizes(); sizes.Size != 20 || sizes.Signed != 20 {
+		t.Errorf("sizes after close: got %+v, want 20 sequenced and signed", sizes)
+	}
+}
+
+func TestReceivedAtNeverDecreases(t *testing.T) {
+	s := newTestService(t)
+	s.clock.Store(8_000_000)
+	ahead := s.append("ahead").ReceivedAt
+	s.clock.Store(0)
+	if got := s.append("behind").ReceivedAt; got != ahead {
+		t.Errorf("received_at with the clock 8 s behind: got %d, want the head's %d", got, ahead)
+	}
+	s.clock.Store(-4_000_000)
+	if _, err := s.log().Append(t.Context(), []*log.Event{event(t, "far-behind", "x")}); !errors.Is(err, log.ErrClockBehind) {
+		t.Errorf("append with the clock 12 s behind: got %v, want ErrClockBehind", err)
+	}
+	s.clock.Store(8_000_000)
+	s.append("caught-up")
+	s.signed()
+	s.check()
+}
