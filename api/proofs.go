@@ -256,4 +256,3 @@ func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
 	w.Write(data)
 	return nil
 }
-

@@ -65,8 +65,8 @@ func appendCommitted(dst []byte, pointer string, commitment *[32]byte) []byte {
 	return append(dst, commitment[:]...)
 }
 
-// salter makes the salts of one event. It is HMAC-SHA256 in one piece: crypto/hmac costs five allocations a salt, and an
-// event of ten claims needs ten salts.
+// salter makes the salts of one event. It is HMAC-SHA256 (RFC 2104) in one piece, on the stack: crypto/hmac, keyed once and
+// reset for each salt, allocates and takes an event's digest a third longer.
 type salter struct {
 	inner, outer [hmacBlock]byte // the key, xored with RFC 2104's ipad and opad
 }

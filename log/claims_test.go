@@ -153,7 +153,7 @@ func drawEvent(t *rapid.T) *log.Event {
 
 func noNUL(s string) bool { return !strings.ContainsRune(s, 0) }
 
-// curlEvent is an application's typical event: eleven claims, no long ones.
+// curlEvent is an application's typical event: ten claims, no long ones.
 const curlEvent = `{"action":"user.permission.updated","actor_id":"user_123","actor_email":"admin@example.com",
 	"target_type":"user","target_id":"user_456",
 	"metadata":{"old_role":"viewer","new_role":"editor","ip":"203.0.113.42"}}`

@@ -91,31 +91,65 @@ func opening(claims []forgedClaim, hidden ...int) string {
 	return claimsForm(out...)
 }
 
-func TestTwoStoriesOfOneEvent(t *testing.T) {
-	type pair struct {
-		name string
-		// a and b are the two disclosures. They tell different things, and the forger would like both to be accepted.
-		a, b string
-		// digest is that of the entry in the forger's log, as far as its hashing goes.
-		digest string
+// refuse is for a disclosure that must not be accepted, whatever else is shown of the same entry.
+func refuse(t *testing.T, name, disclosure string) {
+	t.Helper()
+	if _, err := log.ParseDisclosure([]byte(disclosure)); err == nil {
+		t.Errorf("%s: accepted %s", name, disclosure)
 	}
-	var pairs []pair
-	try := func(name string, digest string, a, b string) { pairs = append(pairs, pair{name, a, b, digest}) }
+}
 
-	// two tells of one role by two claims, and opens either.
-	two := func(name string, first, second forgedClaim) {
-		c := base(first, second)
-		try(name, digestOf(c), opening(c, 3), opening(c, 2))
-		// And the other way round, should the order be what gives it away.
-		c = base(second, first)
-		try(name+", exchanged", digestOf(c), opening(c, 3), opening(c, 2))
-		c = append([]forgedClaim{first, second}, base()...)
-		try(name+", at the front", digestOf(c), opening(c, 1), opening(c, 0))
+// tryBoth is for two disclosures that tell different things. The forger would like both to be accepted for its entry with the given
+// digest; it fails if one is refused, or is of another entry.
+func tryBoth(t *testing.T, name, digest, a, b string) {
+	t.Helper()
+	if a == b {
+		t.Fatalf("%s: the pair is one disclosure: %s", name, a)
 	}
-	viewer, admin := claim("/metadata/role", `"viewer"`), claim("/metadata/role", `"admin"`)
+	da, errA := log.ParseDisclosure([]byte(a))
+	db, errB := log.ParseDisclosure([]byte(b))
+	if errA != nil || errB != nil || da.Entry().Digest != db.Entry().Digest {
+		return
+	}
+	got := da.Entry().Digest
+	if hex.EncodeToString(got[:]) != digest {
+		t.Errorf("%s: got digest %x, the forger's is %s", name, got, digest)
+	}
+	if diff := tell(t, da).contradicts(tell(t, db)); diff != "" {
+		t.Errorf("%s: both are accepted for one entry, and contradict each other in %s:\n%s\n%s", name, diff, a, b)
+	}
+}
+
+var viewer, admin = claim("/metadata/role", `"viewer"`), claim("/metadata/role", `"admin"`)
+
+// TestForgerIsRight shows that the forger's hashes are the right ones: what is honest is accepted, with the digest it computes.
+func TestForgerIsRight(t *testing.T) {
+	for _, data := range []string{eventForm(roleEvent, seed1), opening(salted(seed1, `"viewer"`)), opening(salted(seed1, `"viewer"`), 0, 2)} {
+		d, err := log.ParseDisclosure([]byte(data))
+		if err != nil {
+			t.Fatalf("%v: %s", err, data)
+		}
+		if got, want := d.Entry().Digest, digestOf(salted(seed1, `"viewer"`)); hex.EncodeToString(got[:]) != want {
+			t.Errorf("got digest %x, want %s", got, want)
+		}
+	}
+}
+
+func TestOneThingByTwoNames(t *testing.T) {
+	// two makes both claims, in every order, and opens each in turn. No event has both of these names.
+	two := func(name string, first, second forgedClaim) {
+		t.Helper()
+		sorted := base(first, second)
+		slices.SortStableFunc(sorted, func(a, b forgedClaim) int { return strings.Compare(a.pointer, b.pointer) })
+		for _, c := range [][]forgedClaim{base(first, second), base(second, first), append([]forgedClaim{first, second}, base()...), sorted} {
+			for i := range c {
+				refuse(t, name, opening(c, i))
+			}
+			refuse(t, name, opening(c))
+		}
+	}
 	two("one pointer twice", viewer, admin)
-	bare := claim("/metadata", `{"role":"admin"}`)
-	two("a member and the whole object", viewer, bare)
+	two("a member and the whole object", viewer, claim("/metadata", `{"role":"admin"}`))
 	two("an actor's member and the whole actor", claim("/actor/id", `"alice"`), claim("/actor", `{"id":"mallory"}`))
 	two("a target's member and the whole target", claim("/targets/0/id", `"t1"`), claim("/targets/0", `{"id":"t2"}`))
 	two("a target's member and all targets", claim("/targets/0/id", `"t1"`), claim("/targets", `[{"id":"t2"}]`))
@@ -143,134 +177,151 @@ func TestTwoStoriesOfOneEvent(t *testing.T) {
 	two("NUL in a name", viewer, claim("/metadata/role\x00", `"admin"`))
 	two("empty name", claim("/metadata/", `"admin"`), viewer)
 
-	// One claim under two spellings of its pointer in JSON.
-	for _, spelling := range []string{`"/metadata/r\u006fle"`, `"\/metadata\/role"`, `"/metadata/role\u0000"`, `"/metadata/role\ud800"`} {
-		other := viewer
-		other.json = spelling
-		other.shown = `"admin"`
-		c := base(viewer)
-		try("pointer spelled "+spelling, digestOf(c), opening(c), opening(base(other)))
-	}
-
-	// One pointer for names that differ: sorting by something else than bytes.
-	two("unsorted", claim("/metadata/b", `1`), claim("/metadata/a", `2`))
-	two("sorted by UTF-16", claim("/metadata/\U0001f600", `1`), claim("/metadata/\ufb33", `2`))
+	// Indices with gaps leave room for targets that only some are told of; members without an id, for an actor.
 	two("sorted by number", claim("/changes/2", `{"field":"f"}`), claim("/changes/10", `{"field":"x"}`))
-
-	// Indices with gaps leave room for targets that only some are told of.
 	two("target 1 without 0", claim("/targets/1/id", `"t1"`), claim("/targets/2/id", `"t2"`))
 	two("target without id", claim("/targets/0/name", `"n"`), claim("/targets/0/type", `"t"`))
 	two("actor without id", claim("/actor/email", `"a@b"`), claim("/actor/name", `"n"`))
 	two("change 1 without 0", claim("/changes/1", `{"field":"f"}`), claim("/changes/2", `{"field":"x"}`))
+}
 
-	// Nothing that an event can't have: whoever sees the empty claim sees no claim.
+func TestPointersInOneOrderOnly(t *testing.T) {
+	for name, c := range map[string][]forgedClaim{
+		"unsorted":              base(claim("/metadata/b", `1`), claim("/metadata/a", `2`)),
+		"sorted by UTF-16":      base(claim("/metadata/\U0001f600", `1`), claim("/metadata/\ufb33", `2`)),
+		"sorted by escapes":     base(claim("/metadata/a~1", `1`), claim("/metadata/a}", `1`), claim("/metadata/a0", `2`)),
+		"required claims first": {claim("/id", `"i"`), claim("/action", `"a"`), viewer},
+		"sorted by number": base(claim("/targets/0/id", `"t"`), claim("/targets/1/id", `"t"`), claim("/targets/2/id", `"t"`), claim("/targets/3/id", `"t"`),
+			claim("/targets/4/id", `"t"`), claim("/targets/5/id", `"t"`), claim("/targets/6/id", `"t"`), claim("/targets/7/id", `"t"`),
+			claim("/targets/8/id", `"t"`), claim("/targets/9/id", `"t"`), claim("/targets/10/id", `"t"`)),
+	} {
+		refuse(t, name, opening(c))
+		refuse(t, name, opening(c, 0))
+		sorted := slices.SortedFunc(slices.Values(c), func(a, b forgedClaim) int { return strings.Compare(a.pointer, b.pointer) })
+		if _, err := log.ParseDisclosure([]byte(opening(sorted))); err != nil {
+			t.Errorf("%s: sorted as it should be: %v", name, err)
+		}
+	}
+}
+
+func TestClaimsThatNoEventHas(t *testing.T) {
+	// Whoever is shown an empty claim is told what the absence of the claim tells, for another digest.
 	for _, value := range []string{`""`, `null`, `[]`, `{}`} {
-		c := base(claim("/outcome", value))
-		try("outcome "+value, digestOf(c), opening(c), opening(base()))
-		c = base(claim("/targets/0/id", value))
-		try("target id "+value, digestOf(c), opening(c), opening(base()))
-		c = append([]forgedClaim{claim("/action", `"a"`), claim("/actor/id", `"i"`), claim("/actor/name", value)}, claim("/id", `"i"`))
-		try("actor name "+value, digestOf(c), opening(c), opening(base()))
-		c = base(claim("/metadata", value))
-		try("metadata "+value, digestOf(c), opening(c), opening(base()))
-		c = base(claim("/targets", value))
-		try("targets "+value, digestOf(c), opening(c), opening(base()))
+		refuse(t, "outcome "+value, opening(base(claim("/outcome", value))))
+		refuse(t, "target id "+value, opening(base(claim("/targets/0/id", value))))
+		refuse(t, "change "+value, opening([]forgedClaim{claim("/action", `"a"`), claim("/changes/0", value), claim("/id", `"i"`)}))
+		refuse(t, "actor name "+value, opening([]forgedClaim{
+			claim("/action", `"a"`), claim("/actor/id", `"i"`), claim("/actor/name", value), claim("/id", `"i"`)}))
+		refuse(t, "metadata "+value, opening(base(claim("/metadata", value))))
+		refuse(t, "targets "+value, opening(base(claim("/targets", value))))
 	}
-
-	// Without a required claim.
-	c := []forgedClaim{claim("/action", `"a"`), viewer}
-	try("no id", digestOf(c), opening(c), opening([]forgedClaim{claim("/action", `"a"`), admin}))
-	c = []forgedClaim{claim("/id", `"a"`), viewer}
-	try("no action", digestOf(c), opening(c), opening([]forgedClaim{claim("/id", `"a"`), admin}))
-	try("no claims at all", hex.EncodeToString(plainDigest()), claimsForm(), claimsForm())
-
-	// One commitment, two values: a hash of a spelling that reads as something else, or as the same.
-	for _, spelling := range []string{`"ad\u006din"`, ` "admin"`, `"admin" `, `1.0`, `1e0`, `{"b":1,"a":2}`, `{"a":1,"a":2}`, `{"a":2,"a":1}`,
+	refuse(t, "no id", opening([]forgedClaim{claim("/action", `"a"`), viewer}))
+	refuse(t, "no action", opening([]forgedClaim{claim("/id", `"i"`), viewer}))
+	refuse(t, "no claims at all", claimsForm())
+	for _, value := range []string{`"ad\u006din"`, ` "admin"`, `"admin" `, `1.0`, `1e0`, `{"b":1,"a":2}`, `{"a":1,"a":2}`, `{"a":2,"a":1}`,
 		`9007199254740993`, `1e400`, `"\ud800"`, `"\u0000"`, "\"\xff\"", `"admin",`, `tru`, ``, `NaN`, `01`} {
-		c := base(claim("/metadata/role", spelling))
-		try("value "+spelling, digestOf(c), opening(c), opening(c, 2))
-		other := c[2]
-		other.shown = `"admin"`
-		try("value "+spelling+" shown as another", digestOf(c), opening(c), opening(base(other)))
+		refuse(t, "value "+value, opening(base(claim("/metadata/role", value))))
 	}
-	other := viewer
-	other.shown = admin.value
-	c = base(viewer)
-	try("another value for the commitment", digestOf(c), opening(c), opening(base(other)))
+}
 
-	// A claim that is opened and withheld at once, and commits to another value than it opens.
-	mixed := fmt.Sprintf(`{"commitment":"%x","pointer":"/metadata/role","salt":"%x","value":"admin"}`, viewer.commitment(), viewer.salt)
+// TestOneCommitmentTwoValues shows another value than the one that was hashed.
+func TestOneCommitmentTwoValues(t *testing.T) {
+	shown := func(c forgedClaim, value string) forgedClaim { c.shown = value; return c }
+	c := base(viewer)
+	tryBoth(t, "another value for the commitment", digestOf(c), opening(c), opening(base(shown(viewer, admin.value))))
+	for _, value := range []string{`"ad\u006din"`, `"admin" `, `1.0`, `{"b":1,"a":2}`, `{"a":1,"a":2}`} {
+		c := base(claim("/metadata/role", value))
+		tryBoth(t, "value "+value, digestOf(c), opening(c), opening(base(shown(c[2], `"admin"`))))
+	}
+	for _, spelling := range []string{`"/metadata/r\u006fle"`, `"\/metadata\/role"`, `"/metadata/role\u0000"`, `"/metadata/role\ud800"`} {
+		other := shown(viewer, admin.value)
+		other.json = spelling
+		refuse(t, "pointer spelled "+spelling, opening(base(other)))
+		refuse(t, "pointer spelled "+spelling, opening(base(other), 2))
+	}
+
+	// A claim that is opened and withheld at once, and so commits to another value than it opens.
 	head := []string{base()[0].opened(), base()[1].opened()}
-	try("opened and withheld at once", digestOf(c), opening(c), claimsForm(append(head, mixed)...))
-	try("withheld with a value", digestOf(c), opening(c), claimsForm(append(head, fmt.Sprintf(
-		`{"commitment":"%x","pointer":"/metadata/role","value":"admin"}`, viewer.commitment()))...))
-	try("withheld with a salt", digestOf(c), opening(c), claimsForm(append(head, fmt.Sprintf(
-		`{"commitment":"%x","pointer":"/metadata/role","salt":"%x"}`, viewer.commitment(), viewer.salt))...))
-	try("value twice", digestOf(c), opening(c), claimsForm(append(head, fmt.Sprintf(
-		`{"pointer":"/metadata/role","salt":"%x","value":"admin","value":"viewer"}`, viewer.salt))...))
-	try("value in two cases", digestOf(c), opening(c), claimsForm(append(head, fmt.Sprintf(
-		`{"Value":"admin","pointer":"/metadata/role","salt":"%x","value":"viewer"}`, viewer.salt))...))
-	try("claims twice", digestOf(c), opening(c), strings.Replace(opening(c), `{"claims"`,
-		`{"claims":[`+admin.opened()+`],"claims"`, 1))
+	for name, mixed := range map[string]string{
+		"opened and withheld": fmt.Sprintf(`{"commitment":"%x","pointer":"/metadata/role","salt":"%x","value":"admin"}`, viewer.commitment(), viewer.salt),
+		"withheld with value": fmt.Sprintf(`{"commitment":"%x","pointer":"/metadata/role","value":"admin"}`, viewer.commitment()),
+		"withheld with salt":  fmt.Sprintf(`{"commitment":"%x","pointer":"/metadata/role","salt":"%x"}`, viewer.commitment(), viewer.salt),
+		"value without salt":  `{"pointer":"/metadata/role","value":"admin"}`,
+		"salt without value":  fmt.Sprintf(`{"pointer":"/metadata/role","salt":"%x"}`, viewer.salt),
+		"neither":             `{"pointer":"/metadata/role"}`,
+		"value twice":         fmt.Sprintf(`{"pointer":"/metadata/role","salt":"%x","value":"admin","value":"viewer"}`, viewer.salt),
+		"value in two cases":  fmt.Sprintf(`{"Value":"admin","pointer":"/metadata/role","salt":"%x","value":"viewer"}`, viewer.salt),
+	} {
+		refuse(t, name, claimsForm(append(head, mixed)...))
+	}
+	refuse(t, "claims twice", strings.Replace(opening(c), `{"claims"`, `{"claims":[`+admin.opened()+`],"claims"`, 1))
+}
 
-	// The bytes between salt, length, pointer and value, moved: the same hash input, read in two ways.
-	long := viewer
-	long.salt += "\x00"
-	short := viewer
-	short.salt = short.salt[1:]
-	none := viewer
-	none.salt = ""
-	for name, odd := range map[string]forgedClaim{"long": long, "short": short, "no": none} {
-		c := base(odd)
-		try(name+" salt", digestOf(c), opening(c), opening(c, 2))
+// TestHashInputsReadInTwoWays moves the borders between salt, length, pointer and value.
+func TestHashInputsReadInTwoWays(t *testing.T) {
+	for _, salt := range []string{"", viewer.salt[1:], viewer.salt + "\x00", viewer.salt + u32(len(viewer.pointer))} {
+		c := base(forgedClaim{pointer: viewer.pointer, salt: salt, value: viewer.value})
+		refuse(t, fmt.Sprintf("salt of %d bytes", len(salt)), opening(c))
 	}
-	// salt' = salt + length and the pointer's first bytes, so that pointer and value could begin later.
-	input := viewer.salt + u32(len(viewer.pointer)) + viewer.pointer + viewer.value
-	moved := forgedClaim{pointer: viewer.pointer, salt: input[:len(input)-len(viewer.value)-4-len(viewer.pointer)], value: viewer.value}
-	c = base(moved)
-	try("salt that holds a length", digestOf(c), opening(c), opening(base(viewer, admin), 3))
-	// A pointer that swallows the value: /metadata/role"viewer" with an empty value, or with the rest of it.
+	// A pointer that swallows the beginning of the value, or all of it.
 	for cut := 1; cut <= len(viewer.value); cut++ {
-		swallowed := forgedClaim{pointer: viewer.pointer + viewer.value[:cut], salt: viewer.salt, value: viewer.value[cut:]}
-		c = base(swallowed)
-		try(fmt.Sprintf("pointer that swallows %d bytes of the value", cut), digestOf(base(viewer)),
-			opening(base(viewer)), strings.Replace(opening(c), `"value":}`, `"value":null}`, 1))
+		swallowed := forgedClaim{pointer: viewer.pointer + viewer.value[:cut], salt: viewer.salt, value: viewer.value[cut:], shown: "null"}
+		tryBoth(t, fmt.Sprintf("pointer that swallows %d bytes of the value", cut), digestOf(base(viewer)),
+			opening(base(viewer)), opening(base(swallowed)))
+		tryBoth(t, fmt.Sprintf("withheld pointer that swallows %d bytes of the value", cut), digestOf(base(viewer)),
+			opening(base(viewer)), opening(base(swallowed), 2))
 	}
-	// A pointer that swallows the next claim: what is hashed into the digest between the two, as part of a name.
+	// A pointer that swallows the next claim: all that is hashed into the digest between the two, as part of a name. The
+	// commitments are ground until they are text, which costs a real forger some patience; here JSON just replaces the rest.
 	x, y := claim("/metadata/x", `1`), claim("/metadata/y", `2`)
 	swallow := x
 	swallow.pointer += x.commitment() + u32(len(y.pointer)) + y.pointer
 	swallow.json = quote(strings.ToValidUTF8(swallow.pointer, "\ufffd"))
-	c = base(x, y)
-	try("pointer that swallows the next claim", digestOf(c), opening(c), opening(base(swallow), 2))
+	tryBoth(t, "pointer that swallows the next claim", digestOf(base(x, y)), opening(base(x, y)), opening(base(swallow), 2))
+}
 
-	// A claim that one disclosure names and the other doesn't.
-	c = base(viewer)
-	try("a claim left out", digestOf(c), opening(c), opening(base()))
-	try("a withheld claim left out", digestOf(c), opening(c, 2), opening(base()))
-	try("a claim added", digestOf(base()), opening(base()), opening(c))
-	try("a withheld claim added", digestOf(base()), opening(base()), opening(c, 2))
+func TestClaimNamedToSomeOnly(t *testing.T) {
+	with, without := base(viewer), base()
+	tryBoth(t, "a claim left out", digestOf(with), opening(with), opening(without))
+	tryBoth(t, "a withheld claim left out", digestOf(with), opening(with, 2), opening(without))
+	tryBoth(t, "a claim added", digestOf(without), opening(without), opening(with))
+	tryBoth(t, "a withheld claim added", digestOf(without), opening(without), opening(with, 2))
+}
 
-	// The event form beside others: the seed decides all salts, so another seed is another event.
-	event := func(event, seed string) string {
-		return `{"event":` + event + `,` + strings.TrimSuffix(forgedPlace, "}") + `,"seed":"` + seed + `"}`
+const roleEvent = `{"action":"a","id":"i","metadata":{"role":"viewer"}}`
+
+var seed1, seed2 = strings.Repeat("11", 32), strings.Repeat("22", 32)
+
+func eventForm(event, seed string) string {
+	return `{"event":` + event + `,` + strings.TrimSuffix(forgedPlace, "}") + `,"seed":"` + seed + `"}`
+}
+
+// salted returns the claims of roleEvent with a value for the role, under the salts of a seed.
+func salted(seed, value string) []forgedClaim {
+	raw, err := hex.DecodeString(seed)
+	if err != nil {
+		panic(err)
 	}
-	seed, seed2 := strings.Repeat("11", 32), strings.Repeat("22", 32)
-	const shown = `{"action":"a","id":"i","metadata":{"role":"viewer"}}`
-	salted := func(seed, value string) []forgedClaim {
-		c := base(claim("/metadata/role", value))
-		raw, _ := hex.DecodeString(seed)
-		for i := range c {
-			c[i].salt = string(plainSalt(raw, c[i].pointer))
-		}
-		return c
+	c := base(claim("/metadata/role", value))
+	for i := range c {
+		c[i].salt = string(plainSalt(raw, c[i].pointer))
 	}
-	viewerClaims := salted(seed, `"viewer"`)
-	try("another seed", digestOf(viewerClaims), event(shown, seed), event(shown, seed2))
-	try("another event", digestOf(viewerClaims), event(shown, seed), event(strings.Replace(shown, "viewer", "admin", 1), seed))
-	try("claims of another value", digestOf(viewerClaims), event(shown, seed), opening(salted(seed, `"admin"`)))
-	try("claims of another seed", digestOf(viewerClaims), event(shown, seed), opening(salted(seed2, `"admin"`)))
-	for name, other := range map[string]string{
+	return c
+}
+
+func TestEventFormBesideOthers(t *testing.T) {
+	honest := eventForm(roleEvent, seed1)
+	digest := digestOf(salted(seed1, `"viewer"`))
+	try := func(name, other string) {
+		t.Helper()
+		tryBoth(t, name, digest, honest, other)
+	}
+	try("another seed", eventForm(strings.Replace(roleEvent, "viewer", "admin", 1), seed2))
+	try("another event", eventForm(strings.Replace(roleEvent, "viewer", "admin", 1), seed1))
+	try("claims of another value", opening(salted(seed1, `"admin"`)))
+	try("claims of another seed", opening(salted(seed2, `"admin"`)))
+
+	for name, event := range map[string]string{
 		"empty actor":         `{"action":"a","actor":{},"id":"i","metadata":{"role":"viewer"}}`,
 		"empty targets":       `{"action":"a","id":"i","metadata":{"role":"viewer"},"targets":[]}`,
 		"null outcome":        `{"action":"a","id":"i","metadata":{"role":"viewer"},"outcome":null}`,
@@ -283,58 +334,20 @@ func TestTwoStoriesOfOneEvent(t *testing.T) {
 		"white space":         `{"action":"a","id":"i","metadata":{"role":"viewer"} }`,
 		"array index":         `{"action":"a","changes":{"0":{"field":"f"}},"id":"i","metadata":{"role":"viewer"}}`,
 	} {
-		try("event with "+name, digestOf(viewerClaims), event(shown, seed), event(other, seed))
+		refuse(t, "event with "+name, eventForm(event, seed1))
 	}
-	// A name with a slash in it, and an object: the same pointer, if slashes weren't escaped.
-	try("slash in a name", digestOf(viewerClaims),
-		event(`{"action":"a","id":"i","metadata":{"a/b":1}}`, seed), event(`{"action":"a","id":"i","metadata":{"a":{"b":1}}}`, seed))
-	try("escape in a name", digestOf(viewerClaims),
-		event(`{"action":"a","id":"i","metadata":{"a/b":1}}`, seed), event(`{"action":"a","id":"i","metadata":{"a~1b":1}}`, seed))
-	try("digest beside the event", digestOf(viewerClaims), event(shown, seed),
-		strings.Replace(event(strings.Replace(shown, "viewer", "admin", 1), seed), `{"event"`, `{"digest":"`+digestOf(viewerClaims)+`","event"`, 1))
-	try("digest beside claims", digestOf(viewerClaims), event(shown, seed), strings.Replace(opening(salted(seed, `"admin"`)),
-		`,"previous_hash"`, `,"digest":"`+digestOf(viewerClaims)+`","previous_hash"`, 1))
-	try("claims beside the event", digestOf(viewerClaims), event(shown, seed), strings.Replace(event(shown, seed), `{"event"`,
-		`{"claims":[`+salted(seed, `"admin"`)[2].opened()+`],"event"`, 1))
-	try("seed beside claims", digestOf(viewerClaims), event(shown, seed),
-		strings.TrimSuffix(opening(salted(seed2, `"admin"`)), "}")+`,"seed":"`+seed+`"}`)
-	try("short seed", digestOf(viewerClaims), event(shown, seed), event(shown, seed[2:]))
-	try("long seed, which HMAC pads with zeros as well", digestOf(viewerClaims), event(shown, seed), event(shown, seed+"00"))
+	// Names that would have the same pointer as other events, if slashes and tildes weren't escaped.
+	tryBoth(t, "slash in a name", digest, eventForm(`{"action":"a","id":"i","metadata":{"a/b":1}}`, seed1),
+		eventForm(`{"action":"a","id":"i","metadata":{"a":{"b":1}}}`, seed1))
+	tryBoth(t, "escape in a name", digest, eventForm(`{"action":"a","id":"i","metadata":{"a/b":1}}`, seed1),
+		eventForm(`{"action":"a","id":"i","metadata":{"a~1b":1}}`, seed1))
 
-	for _, p := range pairs {
-		if p.a == p.b && p.name != "no claims at all" {
-			t.Errorf("%s: the pair is one disclosure: %s", p.name, p.a)
-		}
-		a, errA := log.ParseDisclosure([]byte(p.a))
-		b, errB := log.ParseDisclosure([]byte(p.b))
-		if errA != nil || errB != nil {
-			continue
-		}
-		da, db := a.Entry().Digest, b.Entry().Digest
-		if da != db {
-			continue
-		}
-		if got := hex.EncodeToString(da[:]); got != p.digest {
-			t.Errorf("%s: got digest %s, the forger's is %s", p.name, got, p.digest)
-		}
-		if diff := tell(t, a).contradicts(tell(t, b)); diff != "" {
-			t.Errorf("%s: both are accepted for one entry, and contradict each other in %s:\n%s\n%s", p.name, diff, p.a, p.b)
-		}
-	}
-
-	// The forger's tools are good: what is honest is accepted, with the digest that they compute.
-	for _, honest := range []pair{
-		{"claims", opening(viewerClaims), opening(viewerClaims, 0, 2), digestOf(viewerClaims)},
-		{"event", event(shown, seed), opening(viewerClaims, 1), digestOf(viewerClaims)},
-	} {
-		for _, data := range []string{honest.a, honest.b} {
-			d, err := log.ParseDisclosure([]byte(data))
-			if err != nil {
-				t.Fatalf("%s: %v: %s", honest.name, err, data)
-			}
-			if got := d.Entry().Digest; hex.EncodeToString(got[:]) != honest.digest {
-				t.Errorf("%s: got digest %x, want %s", honest.name, got, honest.digest)
-			}
-		}
-	}
+	// Two forms at once: one for the hash, one for the reader.
+	adminEvent, adminClaims := strings.Replace(honest, "viewer", "admin", 1), opening(salted(seed1, `"admin"`))
+	refuse(t, "digest beside the event", strings.Replace(adminEvent, `{"event"`, `{"digest":"`+digest+`","event"`, 1))
+	refuse(t, "digest beside claims", strings.Replace(adminClaims, `,"previous_hash"`, `,"digest":"`+digest+`","previous_hash"`, 1))
+	refuse(t, "claims beside the event", strings.Replace(honest, `{"event"`, `{"claims":[`+admin.opened()+`],"event"`, 1))
+	refuse(t, "seed beside claims", strings.TrimSuffix(adminClaims, "}")+`,"seed":"`+seed1+`"}`)
+	refuse(t, "short seed", eventForm(roleEvent, seed1[2:]))
+	refuse(t, "long seed", eventForm(roleEvent, seed1+"00")) // HMAC pads a short key with zeros
 }

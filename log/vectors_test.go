@@ -195,6 +195,7 @@ func TestVectors(t *testing.T) {
 			Events:      []eventVector{vector(t, "accepted", "", metadata("evt-1", acceptedNumbers))},
 			Refused:     refusedNumbers(t),
 		},
+		"limits.json":      limitVectors(t),
 		"withheld.json":    disclosureVectors(t),
 		"log-3.json":       {Description: "A log of three entries: key, entries, roots, checkpoints of each size, and all proofs.", Log: vectorLog(t)},
 		"proof-files.json": {Description: "Proof files, the verifier keys that are pinned, and what verifying them comes to.", Proofs: proofVectors(t)},
@@ -342,6 +343,86 @@ func refusedNumbers(t *testing.T) []refusedVector {
 		cases = append(cases, n, metadata("e", []string{n}))
 	}
 	return refused(t, cases...)
+}
+
+// limitVectors are events at the limits, and just beyond.
+func limitVectors(t *testing.T) vectorFile {
+	t.Helper()
+	n := strings.Repeat
+	nested := func(depth int) string { return n("[", depth) + n("]", depth) }
+	list := func(count int, element string) string {
+		return "[" + strings.TrimSuffix(n(element+",", count), ",") + "]"
+	}
+	numbered := func(count int) string {
+		var members []string
+		for i := range count {
+			members = append(members, fmt.Sprintf(`"m%d":%d`, i, i))
+		}
+		return strings.Join(members, ",")
+	}
+	event := func(members string) string { return `{"id":"e","action":"a",` + members + `}` }
+	return vectorFile{
+		Description: "Events at the limits of what is taken, and events that break one rule each.",
+		Events: []eventVector{
+			vector(t, "longest id and action", "", `{"id":"`+n("i", 128)+`","action":"`+n("a:/._-", 21)+`ab"}`),
+			vector(t, "longest strings", "", event(`"actor":{"id":"`+n("é", 256)+`","type":"`+n("t", 128)+`","name":"`+n("n", 512)+`","email":"`+n("e", 320)+`"},
+ "context":{"user_agent":"`+n("u", 2048)+`","location":"`+n("l", 256)+`","traceparent":"`+n("t", 64)+`"}`)),
+			vector(t, "20 targets", "", event(`"targets":`+list(20, `{"id":"t","type":"","name":null}`))),
+			vector(t, "50 changes", "", event(`"changes":`+list(50, `{"field":"f"}`))),
+			vector(t, "64 members of metadata", "", event(`"metadata":{`+numbered(64)+`}`)),
+			vector(t, "depth 16", "", event(`"metadata":{"k":`+nested(15)+`},"changes":[{"field":"f","before":`+nested(16)+`}]`)),
+			vector(t, "times at the ends of the calendar", "", event(`"occurred_at":"0000-01-01T00:00:00Z"`), event(`"occurred_at":"0000-01-01T01:00:00+01:00"`)),
+			vector(t, "a leap day", "", event(`"occurred_at":"2000-02-29T23:59:59.5-00:00"`)),
+		},
+		Refused: refused(t,
+			"not an object", `[]`,
+			"nothing", ``,
+			"data behind it", `{"id":"e","action":"a"} {}`,
+			"no action", `{"id":"e"}`,
+			"action empty", `{"id":"e","action":""}`,
+			"action of 129 bytes", `{"action":"`+n("a", 129)+`"}`,
+			"action with a space", `{"action":"a b"}`,
+			"action of the server", `{"action":"treeline.log.created"}`,
+			"id empty", `{"id":"","action":"a"}`,
+			"id that begins with a dot", `{"id":".e","action":"a"}`,
+			"id of 129 bytes", `{"id":"`+n("i", 129)+`","action":"a"}`,
+			"unknown member", event(`"extra":1`),
+			"name in another case", event(`"Outcome":"success"`),
+			"member twice", event(`"id":"e"`),
+			"credential", event(`"credential":"k7Qm2XbT9rLa"`),
+			"flat and nested actor", event(`"actor_id":"a","actor":{"id":"a"}`),
+			"flat and nested target", event(`"target_id":"a","targets":[{"id":"a"}]`),
+			"flat and nested ip", event(`"ip":"192.0.2.1","context":{"ip":"192.0.2.1"}`),
+			"actor without id", event(`"actor":{"name":"n"}`),
+			"flat actor without id", event(`"actor_name":"n"`),
+			"target without id", event(`"targets":[{"name":"n"}]`),
+			"empty target", event(`"targets":[{}]`),
+			"change without field", event(`"changes":[{"before":1}]`),
+			"unknown member of the actor", event(`"actor":{"id":"a","role":"r"}`),
+			"number for a string", event(`"outcome":1`),
+			"string for an object", event(`"actor":"a"`),
+			"object for an array", event(`"targets":{"id":"t"}`),
+			"unknown outcome", event(`"outcome":"Success"`),
+			"actor id of 513 bytes", event(`"actor_id":"`+n("a", 513)+`"`),
+			"type of 129 bytes", event(`"target_id":"t","target_type":"`+n("a", 129)+`"`),
+			"email of 321 bytes", event(`"actor_id":"t","actor_email":"`+n("a", 321)+`"`),
+			"field of 257 bytes", event(`"changes":[{"field":"`+n("f", 257)+`"}]`),
+			"21 targets", event(`"targets":`+list(21, `{"id":"t"}`)),
+			"51 changes", event(`"changes":`+list(51, `{"field":"f"}`)),
+			"65 members of metadata", event(`"metadata":{`+numbered(65)+`}`),
+			"metadata of depth 17", event(`"metadata":{"k":`+nested(16)+`}`),
+			"before of depth 17", event(`"changes":[{"field":"f","before":`+nested(17)+`}]`),
+			"IPv6 with a zone", event(`"ip":"fe80::1%eth0"`),
+			"IPv4 with leading zeros", event(`"ip":"192.0.02.1"`),
+			"IPv4 with a port", event(`"ip":"192.0.2.1:80"`),
+			"time without offset", event(`"occurred_at":"2026-01-01T00:00:00"`),
+			"time with a space", event(`"occurred_at":"2026-01-01 00:00:00Z"`),
+			"leap second", event(`"occurred_at":"2016-12-31T23:59:60Z"`),
+			"a day that isn't", event(`"occurred_at":"2026-02-29T00:00:00Z"`),
+			"a time before the year 0", event(`"occurred_at":"0000-01-01T00:00:00+00:01"`),
+			"over 24,576 bytes", event(`"metadata":{"k":"`+n("x", 24_600)+`"}`),
+		),
+	}
 }
 
 // disclosureVectors shows one event in all forms, and spoils them.

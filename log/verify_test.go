@@ -340,14 +340,14 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 // it; each line left out, repeated, exchanged with the next; and each end cut off.
 func changes(data []byte, try func(what string, changed []byte)) {
 	for i, b := range data {
-		for _, r := range []byte{b ^ 1, b ^ 2, b ^ 0x20, b ^ 0x80, '\n', ' ', '0', 'A', '=', 0} {
+		for _, r := range []byte{b ^ 1, b ^ 0x20, b ^ 0x80, '\n', '0', '='} {
 			if r != b {
 				changed := bytes.Clone(data)
 				changed[i] = r
 				try(fmt.Sprintf("byte %d replaced by %q", i, r), changed)
 			}
 		}
-		for _, r := range []byte{b, '\n', '\r', ' ', '0', '='} {
+		for _, r := range []byte{b, '\n', ' ', '0'} {
 			try(fmt.Sprintf("%q put before byte %d", r, i), slices.Insert(bytes.Clone(data), i, r))
 		}
 		try(fmt.Sprintf("byte %d left out", i), slices.Delete(bytes.Clone(data), i, i+1))
