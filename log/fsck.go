@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
@@ -23,7 +25,7 @@ type FsckOptions struct {
 	Fence checkpoint.Fence
 	// SkipContents leaves out the events, and checks entries, chain, tree and checkpoints only.
 	SkipContents bool
-	// Progress, if not nil, is told how many more entries or contents have been checked.
+	// Progress, if not nil, is told how many more entries or contents have been checked, from several goroutines.
 	Progress func(n int)
 }
 
@@ -365,48 +367,69 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 	return nil
 }
 
-// checkContents re-hashes every event, and looks its id up.
+// checkContents re-hashes every event, and looks its id up: runs of them, several at a time.
 func (f *fsck) checkContents(ctx context.Context) error {
 	const run = 4096
-	for from := uint64(0); from < f.head.Size && !f.full(); from += run {
-		to := min(from+run, f.head.Size)
-		digests := make([][32]byte, 0, to-from)
-		err := f.store.Entries(ctx, f.info.ID, from, to, func(b []byte) error {
-			e, _ := ParseEntry(b) // the tree's check names what is wrong with it
-			digests = append(digests, e.Digest)
-			return nil
-		})
-		if errors.Is(err, ErrDamaged) {
-			to = from + uint64(len(digests)) // the tree's check says so
-		} else if err != nil {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	var mu sync.Mutex // of f's report
+	full := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return f.full()
+	}
+	for from := uint64(0); from < f.head.Size && !full(); from += run {
+		g.Go(func() error {
+			part := &fsck{store: f.store, info: f.info, opt: f.opt, report: &FsckReport{}}
+			err := part.checkRun(ctx, from, min(from+run, f.head.Size))
+			mu.Lock()
+			defer mu.Unlock()
+			f.report.Contents += part.report.Contents
+			f.report.Problems = append(f.report.Problems, part.report.Problems...)
 			return err
-		}
-		next := from
-		missing := func(until uint64) {
-			for ; next < until && !f.full(); next++ {
-				f.bad(next, KindInvalid, "the content of entry %d is missing", next)
-			}
-		}
-		err = f.store.Payloads(ctx, f.info.ID, from, to, func(index uint64, p Payload) error {
-			missing(index)
-			next = index + 1
-			if err := f.checkEvent(ctx, index, p, digests[index-from]); err != nil {
-				f.bad(index, KindInvalid, "entry %d: %v", index, err)
-			}
-			f.report.Contents++
-			return ctx.Err()
 		})
-		if err != nil && !errors.Is(err, ErrDamaged) {
-			return err
+	}
+	return g.Wait()
+}
+
+// checkRun re-hashes the events [from, to).
+func (f *fsck) checkRun(ctx context.Context, from, to uint64) error {
+	digests := make([][32]byte, 0, to-from)
+	err := f.store.Entries(ctx, f.info.ID, from, to, func(b []byte) error {
+		e, _ := ParseEntry(b) // the tree's check names what is wrong with it
+		digests = append(digests, e.Digest)
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		to = from + uint64(len(digests)) // the tree's check says so
+	} else if err != nil {
+		return err
+	}
+	next := from
+	missing := func(until uint64) {
+		for ; next < until && !f.full(); next++ {
+			f.bad(next, KindInvalid, "the content of entry %d is missing", next)
 		}
-		if err != nil {
-			f.bad(next, KindInvalid, "the content of entry %d can't be read: %v", next, err)
-			continue
+	}
+	err = f.store.Payloads(ctx, f.info.ID, from, to, func(index uint64, p Payload) error {
+		missing(index)
+		next = index + 1
+		if err := f.checkEvent(ctx, index, p, digests[index-from]); err != nil {
+			f.bad(index, KindInvalid, "entry %d: %v", index, err)
 		}
-		missing(to)
-		if f.opt.Progress != nil {
-			f.opt.Progress(int(to - from))
-		}
+		f.report.Contents++
+		return ctx.Err()
+	})
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if err != nil {
+		f.bad(next, KindInvalid, "the content of entry %d can't be read: %v", next, err)
+		return nil
+	}
+	missing(to)
+	if f.opt.Progress != nil {
+		f.opt.Progress(int(to - from))
 	}
 	return nil
 }
@@ -417,7 +440,8 @@ func (f *fsck) checkEvent(ctx context.Context, index uint64, p Payload, digest [
 	if err != nil {
 		return err
 	}
-	switch at, err := f.store.Find(ctx, f.info.ID, event.ID()); {
+	// The run looks at the context; a lookup that did would cost a goroutine.
+	switch at, err := f.store.Find(context.WithoutCancel(ctx), f.info.ID, event.ID()); {
 	case errors.Is(err, ErrNotFound):
 		return fmt.Errorf("its id %s is missing from the list of ids", event.ID())
 	case err != nil:

@@ -18,13 +18,10 @@ const (
 // the bytes and costs as much CPU as everything else that is done with the event.
 const compressFrom = 1024
 
-// maxCanonical is the largest canonical event, in bytes.
-const maxCanonical = 24 << 10
-
 var (
 	payloadEncoder = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(64<<10),
 		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true)))
-	payloadDecoder = must(zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxCanonical), zstd.WithDecoderConcurrency(0)))
+	payloadDecoder = must(zstd.NewReader(nil, zstd.WithDecoderMaxMemory(MaxEventSize), zstd.WithDecoderConcurrency(0)))
 )
 
 // must returns v, whose options are constants: an error is a mistake in them.
