@@ -120,13 +120,15 @@ func waitFor(q query) (log.State, error) {
 	return state, nil
 }
 
-// await waits until the log is in the state up to size, but not for ever: the answer says how far it came.
+// await waits until the log is in the state up to size, but not for ever, and not while the server is stopping: the answer
+// says how far it came.
 func (s *Server) await(ctx context.Context, l *log.Log, state log.State, size uint64) {
 	if state == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxWait)
 	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	l.Wait(ctx, size, state)
 }
 

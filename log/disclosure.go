@@ -147,7 +147,7 @@ func (d *Disclosure) append(dst []byte) []byte {
 	}
 	dst = appendHexMember(append(dst, ','), "previous_hash", (*[32]byte)(&d.Previous))
 	dst = append(dst, `,"received_at":"`...)
-	dst = appendTime(dst, d.ReceivedAt)
+	dst = AppendTime(dst, d.ReceivedAt)
 	dst = append(dst, '"')
 	if d.Event != nil {
 		dst = appendHexMember(append(dst, ','), "seed", d.Seed)
@@ -284,7 +284,7 @@ func ParseDisclosure(data []byte) (*Disclosure, error) {
 	return d, nil
 }
 
-// parseReceivedAt reads a time in the one form that appendTime writes, up to spellings that the comparison with the
+// parseReceivedAt reads a time in the one form that AppendTime writes, up to spellings that the comparison with the
 // canonical form finds.
 func parseReceivedAt(s string) (int64, error) {
 	t, err := time.Parse("2006-01-02T15:04:05.000000Z", s)

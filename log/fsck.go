@@ -1,9 +1,11 @@
 package log
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -66,7 +68,7 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	f := &fsck{
 		store: store, info: info, opt: opt,
 		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
-		leaves: merkle.NewRange(), last: Genesis(info.Origin),
+		leaves: merkle.NewRange(), last: Genesis(info.Origin), suspect: noSuspect, diverged: -1,
 	}
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
@@ -83,7 +85,7 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	r := f.report
 	r.Contents = contents.report.Contents
 	r.Problems = append(r.Problems, contents.report.Problems...)
-	slices.SortStableFunc(r.Problems, func(a, b FsckProblem) int { return int(min(a.Index, 1<<62)) - int(min(b.Index, 1<<62)) })
+	slices.SortStableFunc(r.Problems, func(a, b FsckProblem) int { return cmp.Compare(a.Index, b.Index) })
 	if len(r.Problems) > maxProblems {
 		r.Problems, r.Truncated = r.Problems[:maxProblems], true
 	}
@@ -107,6 +109,18 @@ type fsck struct {
 	nodes      [][]merkle.Hash // by tile level - 1: rebuilt, not compared yet
 	compared   []uint64        // by tile level - 1: how many were
 	matched    uint64          // the largest size at which a checkpoint agreed with the entries
+	broken     *chainBreak     // the newest entry doesn't follow the one before it; the next one tells which of them is to blame
+	suspect    uint64          // the first entry that is wrong by itself or by the chain, noSuspect if there is none
+	diverged   int             // where in the report the first checkpoint is that contradicts the entries, -1 if none does
+	later      int             // how many later ones do, too
+}
+
+const noSuspect = math.MaxUint64
+
+// chainBreak is an entry that doesn't name the one before it.
+type chainBreak struct {
+	index        uint64
+	follows, has merkle.Hash // the previous hash in it, and the hash of the entry before it
 }
 
 // bad notes a problem.
@@ -180,7 +194,10 @@ func (f *fsck) readFence(ctx context.Context) error {
 // checkTree replays the entries, and stops at the size of each checkpoint to compare roots.
 func (f *fsck) checkTree(ctx context.Context) error {
 	err := f.store.Checkpoints(ctx, f.info.ID, func(s Signed) error {
-		f.report.Checkpoints++
+		if f.report.Checkpoints++; f.report.Checkpoints == 1 && s.Size != 0 {
+			f.bad(0, KindInvalid, "the first recorded checkpoint is of size %d: older ones were removed, every log begins with that "+
+				"of size 0", s.Size)
+		}
 		c, _, err := checkpoint.Open(s.Note, f.info.Origin, f.verifiers...)
 		if err != nil {
 			f.bad(s.Size, KindInvalid, "the recorded checkpoint of size %d doesn't verify: %v", s.Size, err)
@@ -207,6 +224,10 @@ func (f *fsck) checkTree(ctx context.Context) error {
 	if err == nil {
 		err = f.checkEnd(ctx)
 	}
+	f.blame(false)
+	if f.later > 0 {
+		f.report.Problems[f.diverged].What += fmt.Sprintf("; %d later checkpoints contradict the entries, too", f.later)
+	}
 	f.report.Root = f.leaves.Root().String()
 	return err
 }
@@ -222,12 +243,24 @@ func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which strin
 	if f.leaves.Size() != c.Size || f.full() {
 		return nil // said already: entries are missing
 	}
-	if got := f.leaves.Root(); got != c.Root {
-		f.bad(f.matched, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: an entry in [%d, %d) was changed "+
-			"after it was signed", which, c.Size, c.Root, got, f.matched, c.Size)
-		return nil
+	got := f.leaves.Root()
+	switch {
+	case got == c.Root:
+		f.matched = c.Size
+	case f.diverged >= 0:
+		f.later++ // a history that has left the signed one doesn't come back
+	default:
+		f.diverged = len(f.report.Problems)
+		first, suspect := f.matched, f.suspect
+		if f.broken != nil {
+			suspect = min(suspect, f.broken.index-min(f.broken.index, 1))
+		}
+		if suspect < c.Size {
+			first = max(first, suspect)
+		}
+		f.bad(first, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: entries of [%d, %d) were changed "+
+			"after they were signed", which, c.Size, c.Root, got, first, c.Size)
 	}
-	f.matched = c.Size
 	return nil
 }
 
@@ -262,14 +295,17 @@ func (f *fsck) replay(ctx context.Context, size uint64) error {
 func (f *fsck) next(b []byte) error {
 	index := f.leaves.Size()
 	e, err := ParseEntry(b)
-	switch {
-	case err != nil:
-		f.bad(index, KindInvalid, "entry %d: %v", index, err)
-	case e.Previous != f.last:
-		f.bad(index, KindInvalid, "entry %d follows hash %v, the entry before it has %v: one of the two was changed, or their "+
-			"order was", index, e.Previous, f.last)
-	case e.ReceivedAt < f.receivedAt:
-		f.bad(index, KindInvalid, "entry %d was received before the one it follows", index)
+	if err != nil {
+		f.badEntry(index, "entry %d: %v", index, err)
+	} else {
+		follows := e.Previous == f.last
+		f.blame(!follows)
+		if !follows {
+			f.broken = &chainBreak{index, e.Previous, f.last}
+		}
+		if e.ReceivedAt < f.receivedAt {
+			f.badEntry(index, "entry %d was received before the one it follows", index)
+		}
 	}
 	f.receivedAt = e.ReceivedAt
 	f.last = merkle.LeafHash(b)
@@ -287,6 +323,28 @@ func (f *fsck) next(b []byte) error {
 		return fmt.Errorf("too many problems: %w", ErrDamaged)
 	}
 	return nil
+}
+
+// badEntry notes that an entry is wrong by itself.
+func (f *fsck) badEntry(index uint64, format string, args ...any) {
+	f.suspect = min(f.suspect, index)
+	f.bad(index, KindInvalid, format, args...)
+}
+
+// blame notes the chain's break at the newest entry, now that the one after it is known to follow it or not, or that there
+// is none. An entry that was changed is one that the next entry doesn't follow any more. So where the chain goes on after
+// the break, the entry before the break was changed; where it breaks again, the entry between the breaks was.
+func (f *fsck) blame(again bool) {
+	b := f.broken
+	f.broken = nil
+	switch {
+	case b == nil:
+	case again || b.index == 0:
+		f.badEntry(b.index, "entry %d was changed or moved: it follows hash %v, the entry before it has %v", b.index, b.follows, b.has)
+	default:
+		f.badEntry(b.index-1, "entry %d was changed, or those from %d on are of another history: its hash is %v, entry %d follows %v",
+			b.index-1, b.index, b.has, b.index, b.follows)
+	}
 }
 
 // compareNodes compares rebuilt tree nodes with the stored ones, in runs unless it is the last time.

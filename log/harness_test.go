@@ -111,6 +111,34 @@ func (s *testService) signed() {
 	}
 }
 
+// hold keeps every batch from its transaction until the returned function is called.
+func (s *testService) hold() (release func()) {
+	gate := make(chan struct{})
+	s.store.hold.Store(&gate)
+	return func() { close(gate) }
+}
+
+// untilHeld waits until a batch is held.
+func (s *testService) untilHeld() {
+	s.t.Helper()
+	s.until("a batch to be held", func() bool { return s.store.held.Load() > 0 })
+}
+
+// untilQueued waits until n events wait for a batch.
+func (s *testService) untilQueued(n int) {
+	s.t.Helper()
+	s.until(fmt.Sprintf("%d events to be queued", n), func() bool { return s.Queued() == n })
+}
+
+func (s *testService) until(what string, reached func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
 // check re-verifies everything in the store.
 func (s *testService) check() *log.FsckReport {
 	s.t.Helper()
@@ -184,8 +212,9 @@ type faultStore struct {
 	log.Store
 	// fault, if set, is asked once for each step of a transaction: "append", "before commit", "after commit".
 	fault atomic.Pointer[func(step string) bool]
-	// hold, if set, is waited for before each transaction begins.
+	// hold, if set, is waited for before each transaction begins; held counts those that wait or did.
 	hold atomic.Pointer[chan struct{}]
+	held atomic.Int64
 }
 
 func (s *faultStore) fails(step string) bool {
@@ -195,6 +224,7 @@ func (s *faultStore) fails(step string) bool {
 
 func (s *faultStore) Begin(ctx context.Context, logs []log.ID) (log.Tx, error) {
 	if h := s.hold.Load(); h != nil {
+		s.held.Add(1)
 		<-*h
 	}
 	tx, err := s.Store.Begin(ctx, logs)

@@ -55,6 +55,9 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 	case note == nil:
 		return nil, ErrNotReady
 	}
+	if len(events) == 0 {
+		return nil, nil
+	}
 	drafts := make([]draft, len(events))
 	for i, e := range events {
 		d := &drafts[i]

@@ -37,7 +37,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
 		appended: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "treeline_totalappended_total", Help: "Events appended.",
+			Name: "treeline_events_appended_total", Help: "Events appended.",
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
@@ -47,7 +47,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
 		}),
 		scrubbed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "treeline_totalscrubbed_total", Help: "Stored events re-read and re-hashed in the background.",
+			Name: "treeline_events_scrubbed_total", Help: "Stored events re-read and re-hashed in the background.",
 		}),
 		queueEvents: prometheus.NewDesc("treeline_queue_events", "Events waiting for a batch.", nil, nil),
 		logs:        prometheus.NewDesc("treeline_logs", "Logs.", nil, nil),

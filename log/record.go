@@ -51,7 +51,3 @@ func (r *Record) AppendJSON(dst []byte, open bool) []byte {
 	}
 	return append(dst, '}')
 }
-
-// AppendTime appends a time, in µs since 1970 UTC, as RFC 3339 in UTC with six fractional digits: the one form in which
-// times are hashed and shown.
-func AppendTime(dst []byte, micros int64) []byte { return appendTime(dst, micros) }

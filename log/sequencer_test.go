@@ -70,25 +70,25 @@ func TestRetriesGetTheFirstAnswer(t *testing.T) {
 func TestRetriesWithinOneBatch(t *testing.T) {
 	s := newTestService(t)
 	l := s.log()
-	hold := make(chan struct{})
-	s.store.hold.Store(&hold)
+	release := s.hold()
 	type answer struct {
 		places []log.Place
 		err    error
 	}
-	answers := make([]answer, 3)
+	answers := make([]answer, 4)
 	var wg sync.WaitGroup
 	send := func(i int, events ...*log.Event) {
 		wg.Go(func() { answers[i].places, answers[i].err = l.Append(context.Background(), events) })
-		time.Sleep(20 * time.Millisecond) // so that they queue in this order
 	}
-	send(0, event(t, "first", "")) // the batch that is held
+	send(0, event(t, "first", ""))
+	s.untilHeld() // the others queue behind it, in this order
 	send(1, event(t, "same", "1"), event(t, "x", ""))
+	s.untilQueued(2)
 	send(2, event(t, "y", ""), event(t, "same", "2"))
-	var third answer
-	wg.Go(func() { third.places, third.err = l.Append(context.Background(), []*log.Event{event(t, "same", "1")}) })
-	time.Sleep(20 * time.Millisecond)
-	close(hold)
+	s.untilQueued(4)
+	send(3, event(t, "same", "1"))
+	s.untilQueued(5)
+	release()
 	wg.Wait()
 	if answers[1].err != nil || answers[1].places[0].Index != 1 || answers[1].places[1].Index != 2 {
 		t.Errorf("the first with the id: got %+v", answers[1])
@@ -97,7 +97,7 @@ func TestRetriesWithinOneBatch(t *testing.T) {
 	if !errors.As(answers[2].err, &conflict) {
 		t.Errorf("the second, with other content: got %+v, want a conflict", answers[2])
 	}
-	if third.err != nil || third.places[0].Index != 1 || !third.places[0].Duplicate {
+	if third := answers[3]; third.err != nil || third.places[0].Index != 1 || !third.places[0].Duplicate {
 		t.Errorf("the third, with the same content: got %+v, want the duplicate of 1", third)
 	}
 	s.signed()
@@ -254,39 +254,43 @@ func TestAFullQueueRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hold := make(chan struct{})
-	s.store.hold.Store(&hold)
-	many := func(n int) []*log.Event {
-		events := make([]*log.Event, n)
-		for i := range events {
-			events[i] = event(t, "", "x")
-		}
-		return events
-	}
+	release := s.hold()
 	var wg sync.WaitGroup
-	send := func(l *log.Log, n int) {
-		events := many(n)
+	send := func(l *log.Log, events []*log.Event) {
 		wg.Go(func() {
 			if _, err := l.Append(context.Background(), events); err != nil {
 				t.Errorf("a queued request: %v", err)
 			}
 		})
-		time.Sleep(50 * time.Millisecond)
 	}
-	send(l, 1) // is taken, and held
-	send(l, log.MaxRequestEvents)
-	send(l, log.MaxRequestEvents)
-	if _, err := l.Append(t.Context(), many(1)); !errors.Is(err, log.ErrLogOverloaded) {
+	send(l, events(t, 1))
+	s.untilHeld()
+	most := events(t, log.MaxRequestEvents)
+	send(l, most)
+	s.untilQueued(log.MaxRequestEvents)
+	send(l, events(t, log.MaxRequestEvents))
+	s.untilQueued(2 * log.MaxRequestEvents)
+	if _, err := l.Append(t.Context(), events(t, 1)); !errors.Is(err, log.ErrLogOverloaded) {
 		t.Errorf("beyond the log's share: got %v, want ErrLogOverloaded", err)
 	}
-	send(other, 1) // another log has its own share
-	if _, err := l.Append(t.Context(), many(log.MaxRequestEvents+1)); err == nil {
+	send(other, events(t, 1)) // another log has its own share
+	s.untilQueued(2*log.MaxRequestEvents + 1)
+	if _, err := other.Append(t.Context(), append(most, events(t, 1)...)); err == nil {
 		t.Error("a request of more than the most events was taken")
 	}
-	close(hold)
+	release()
 	wg.Wait()
 	s.signed()
 	s.check()
+}
+
+// events returns n events with ids that the server made.
+func events(t *testing.T, n int) []*log.Event {
+	out := make([]*log.Event, n)
+	for i := range out {
+		out[i] = event(t, "", "x")
+	}
+	return out
 }
 
 // A small request waits for the batch in flight and at most one more, whatever another log has queued.
@@ -297,50 +301,48 @@ func TestOneLogDoesNotStarveAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hold := make(chan struct{})
-	s.store.hold.Store(&hold)
+	release := s.hold()
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var order []string
-	send := func(name string, l *log.Log, n int) {
-		events := make([]*log.Event, n)
-		for i := range events {
-			events[i] = event(t, "", "x")
-		}
+	send := func(l *log.Log, n int) *time.Time {
+		events, answered := events(t, n), new(time.Time)
 		wg.Go(func() {
 			if _, err := l.Append(context.Background(), events); err != nil {
 				t.Error(err)
 			}
-			mu.Lock()
-			order = append(order, name)
-			mu.Unlock()
+			*answered = time.Now()
 		})
-		time.Sleep(30 * time.Millisecond)
+		return answered
 	}
-	send("in flight", busy, 1)
-	send("big 1", busy, 9_000)
-	send("big 2", busy, 9_000)
-	send("small", small, 1)
-	close(hold)
+	send(busy, 1)
+	s.untilHeld()
+	send(busy, 9_000)
+	s.untilQueued(9_000)
+	last := send(busy, 9_000)
+	s.untilQueued(18_000)
+	answered := send(small, 1)
+	s.untilQueued(18_001)
+	release()
 	wg.Wait()
-	if i := slices.Index(order, "small"); i > slices.Index(order, "big 2") {
-		t.Errorf("answers came in the order %q: the small log's waited for all of the busy one's", order)
+	if answered.After(*last) {
+		t.Errorf("the small log's request was answered %v after all of the busy one's", answered.Sub(*last))
 	}
 }
 
 func TestAWithdrawnRequestLeavesNothing(t *testing.T) {
 	s := newTestService(t)
-	hold := make(chan struct{})
-	s.store.hold.Store(&hold)
+	release := s.hold()
 	var wg sync.WaitGroup
 	wg.Go(func() { s.append("in-flight") })
-	time.Sleep(30 * time.Millisecond)
+	s.untilHeld()
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(30*time.Millisecond, cancel)
+	wg.Go(func() {
+		s.untilQueued(1)
+		cancel()
+	})
 	if _, err := s.log().Append(ctx, []*log.Event{event(t, "withdrawn", "x")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that leaves while waiting: got %v, want context.Canceled", err)
 	}
-	close(hold)
+	release()
 	wg.Wait()
 	s.append("next")
 	if _, err := s.log().Find(t.Context(), "withdrawn"); !errors.Is(err, log.ErrNotFound) {
@@ -352,27 +354,31 @@ func TestAWithdrawnRequestLeavesNothing(t *testing.T) {
 
 func TestCloseAnswersEverybody(t *testing.T) {
 	s := newTestService(t)
-	hold := make(chan struct{})
-	s.store.hold.Store(&hold)
+	release := s.hold()
+	l := s.log()
 	var wg sync.WaitGroup
-	for i := range 20 {
+	send := func(id string) {
 		wg.Go(func() {
-			if _, err := s.log().Append(context.Background(), []*log.Event{event(t, fmt.Sprint("e", i), "x")}); err != nil {
-				t.Errorf("a queued append: %v", err)
+			if _, err := l.Append(context.Background(), []*log.Event{event(t, id, "x")}); err != nil {
+				t.Errorf("append of %s, which was queued: %v", id, err)
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond)
-	l := s.log()
-	closed := make(chan struct{})
-	go func() { s.Service.Close(); close(closed) }()
-	time.Sleep(20 * time.Millisecond)
-	if _, err := l.Append(t.Context(), []*log.Event{event(t, "late", "x")}); !errors.Is(err, log.ErrClosed) {
-		t.Errorf("an append after close: got %v, want ErrClosed", err)
+	send("in-flight")
+	s.untilHeld()
+	for i := range 19 {
+		send(fmt.Sprint("e", i))
 	}
-	close(hold)
+	s.untilQueued(19)
+	wg.Go(s.Close)
+	s.until("appends to be refused", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		_, err := l.Append(ctx, events(t, 1))
+		return errors.Is(err, log.ErrClosed)
+	})
+	release()
 	wg.Wait()
-	<-closed
 	if sizes := l.Sizes(); sizes.Size != 20 || sizes.Signed != 20 {
 		t.Errorf("sizes after close: got %+v, want 20 sequenced and signed", sizes)
 	}

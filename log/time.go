@@ -83,9 +83,9 @@ func parseTime(s []byte) (int64, error) {
 	return t, nil
 }
 
-// appendTime appends the time, in microseconds since 1970 UTC and between minTime and maxTime, as RFC 3339 in UTC with
+// AppendTime appends the time, in microseconds since 1970 UTC and between minTime and maxTime, as RFC 3339 in UTC with
 // exactly six fractional digits.
-func appendTime(dst []byte, micros int64) []byte {
+func AppendTime(dst []byte, micros int64) []byte {
 	t := time.UnixMicro(micros).UTC()
 	year, month, day := t.Date()
 	hour, minute, second := t.Clock()

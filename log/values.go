@@ -120,7 +120,7 @@ func (p *parser) time(mark int, body []byte) bool {
 		return p.problem("lies more than five minutes ahead of the server's clock")
 	}
 	p.event.occurredAt, p.event.hasTime = t, true
-	p.out = append(appendTime(append(p.out[:mark], '"'), t), '"')
+	p.out = append(AppendTime(append(p.out[:mark], '"'), t), '"')
 	return true
 }
 

@@ -132,6 +132,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	defer public.Close()
 	listeners := []listener{{public, api.HTTPServer(server, logger)}}
+	var opsAddr net.Addr
 	if o.opsListen != "" {
 		ops, err := net.Listen("tcp", o.opsListen)
 		if err != nil {
@@ -139,8 +140,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 		}
 		defer ops.Close()
 		listeners = append(listeners, listener{ops, api.HTTPServer(server.Ops(), logger)})
+		opsAddr = ops.Addr()
 	}
-	greet(stdout, service, public.Addr(), keyFile)
+	greet(stdout, service, public.Addr(), opsAddr, keyFile)
 	return serveAll(ctx, listeners, server, logger)
 }
 
@@ -264,13 +266,14 @@ func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (stri
 	return path, store.CreateKey(ctx, key)
 }
 
-// greet prints where the server is, and a call that works when pasted.
-func greet(w io.Writer, service *log.Service, addr net.Addr, keyFile string) {
-	base := "http://" + addr.String()
-	if a, ok := addr.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
-		base = fmt.Sprintf("http://localhost:%d", a.Port)
+// greet prints where the server is, and a call that works when pasted. Without a listener for operators ops is nil.
+func greet(w io.Writer, service *log.Service, public, ops net.Addr, keyFile string) {
+	base := localURL(public)
+	fmt.Fprintf(w, "treeline is listening on %s\n", base)
+	if ops != nil {
+		fmt.Fprintf(w, "Metrics and health for the operator: %s/metrics\n", localURL(ops))
 	}
-	fmt.Fprintf(w, "treeline is listening on %s\n\n", base)
+	fmt.Fprintln(w)
 	l := service.Log(api.DefaultLog)
 	if l == nil {
 		l = service.Logs()[0]
@@ -283,4 +286,12 @@ func greet(w io.Writer, service *log.Service, addr net.Addr, keyFile string) {
         "target_id":"user_456","metadata":{"old_role":"viewer","new_role":"editor","ip":"203.0.113.42"}}'
 
 `, keyFile, base)
+}
+
+// localURL returns the URL by which this machine reaches a listener.
+func localURL(addr net.Addr) string {
+	if a, ok := addr.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+		return fmt.Sprintf("http://localhost:%d", a.Port)
+	}
+	return "http://" + addr.String()
 }
