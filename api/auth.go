@@ -39,11 +39,14 @@ func (k *keyring) authenticate(r *http.Request) (log.Key, error) {
 	if !ok {
 		return log.Key{}, errKey
 	}
+	if key, ok := k.cached(text); ok {
+		return key, nil
+	}
 	id, err := log.ParseKey(text)
 	if err != nil {
 		return log.Key{}, errKey
 	}
-	key, err := k.get(r.Context(), id)
+	key, err := k.read(r.Context(), id)
 	if errors.Is(err, log.ErrNotFound) {
 		return log.Key{}, errKey
 	}
@@ -56,14 +59,16 @@ func (k *keyring) authenticate(r *http.Request) (log.Key, error) {
 	return key, nil
 }
 
-func (k *keyring) get(ctx context.Context, id string) (log.Key, error) {
-	now := time.Now()
+// cached returns the key with the text if it is remembered.
+func (k *keyring) cached(text string) (log.Key, bool) {
 	k.mu.RLock()
-	c, ok := k.keys[id]
+	c, ok := k.keys[log.KeyID(text)]
 	k.mu.RUnlock()
-	if ok && now.Before(c.until) {
-		return c.Key, nil
-	}
+	return c.Key, ok && time.Now().Before(c.until) && c.Matches(text)
+}
+
+// read reads the key with the public id from the store.
+func (k *keyring) read(ctx context.Context, id string) (log.Key, error) {
 	key, err := k.lookup(ctx, id)
 	if err != nil {
 		return log.Key{}, err
@@ -73,7 +78,7 @@ func (k *keyring) get(ctx context.Context, id string) (log.Key, error) {
 	if k.keys == nil || len(k.keys) >= maxCachedKeys {
 		k.keys = make(map[string]cachedKey)
 	}
-	k.keys[id] = cachedKey{key, now.Add(keyTTL)}
+	k.keys[id] = cachedKey{key, time.Now().Add(keyTTL)}
 	return key, nil
 }
 

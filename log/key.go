@@ -63,10 +63,9 @@ func NewKey(role Role, log ID, name string, now int64) (Key, string) {
 // ParseKey returns the public id in the text of an API key, after checking its form and checksum. It says nothing about
 // whether such a key exists.
 func ParseKey(text string) (id string, err error) {
-	if len(text) != keyLen || !strings.HasPrefix(text, keyPrefix) {
+	if id = KeyID(text); id == "" || !strings.HasPrefix(text, keyPrefix) {
 		return "", ErrKeyFormat
 	}
-	id = text[len(keyPrefix):][:keyIDLen]
 	body, checksum := text[:keyLen-keyChecksumLen-1], text[keyLen-keyChecksumLen:]
 	secret := body[len(body)-keySecretLen:]
 	if text[len(keyPrefix)+keyIDLen] != '_' || text[len(body)] != '_' || !isBase62(id) || !isBase62(secret) ||
@@ -74,6 +73,14 @@ func ParseKey(text string) (id string, err error) {
 		return "", ErrKeyFormat
 	}
 	return id, nil
+}
+
+// KeyID returns what would be the public id in the text of an API key, "" if the text has another length.
+func KeyID(text string) string {
+	if len(text) != keyLen {
+		return ""
+	}
+	return text[len(keyPrefix):][:keyIDLen]
 }
 
 // Matches reports, in constant time, whether text is this key.

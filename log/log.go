@@ -257,16 +257,50 @@ type source struct {
 func (s source) Origin() string { return s.l.Origin }
 
 func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
+	acknowledged, _ := s.l.progress.acknowledged() // before the store's, which may be ahead but never behind
 	head, err := s.store.Head(ctx, s.log)
 	if err != nil {
 		return 0, merkle.Hash{}, err
+	}
+	// What is signed has a refusal of its own.
+	if head.Size < acknowledged && head.Size > s.l.Sizes().Signed {
+		return 0, merkle.Hash{}, fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, head.Size, ErrDamaged)
 	}
 	root, err := head.Root()
 	return head.Size, root, err
 }
 
 func (s source) ReadEntries(ctx context.Context, from, to uint64, fn func([]byte) error) error {
-	return s.store.Entries(ctx, s.log, from, to, fn)
+	size, last := s.l.progress.acknowledged()
+	index := from
+	return s.store.Entries(ctx, s.log, from, to, func(entry []byte) error {
+		// Nobody has signed it yet, but a client holds its hash.
+		if index++; index == size && merkle.LeafHash(entry) != last {
+			return errAcknowledged(index-1, merkle.LeafHash(entry), last)
+		}
+		return fn(entry)
+	})
+}
+
+// checkAcknowledged checks that the store still holds the newest entry which clients were told of, below a size.
+func (l *Log) checkAcknowledged(ctx context.Context, size uint64) error {
+	acknowledged, last := l.progress.acknowledged()
+	if size < acknowledged {
+		return fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, size, ErrDamaged)
+	}
+	if acknowledged == 0 {
+		return nil
+	}
+	return l.service.store.Entries(ctx, l.ID, acknowledged-1, acknowledged, func(entry []byte) error {
+		if got := merkle.LeafHash(entry); got != last {
+			return errAcknowledged(acknowledged-1, got, last)
+		}
+		return nil
+	})
+}
+
+func errAcknowledged(index uint64, got, want merkle.Hash) error {
+	return fmt.Errorf("entry %d has hash %v, it was acknowledged with %v: %w", index, got, want, ErrDamaged)
 }
 
 func (s source) Latest(ctx context.Context) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
 )
 
 // State is how far an event has come.
@@ -36,6 +37,8 @@ type Sizes struct {
 type progress struct {
 	mu      sync.Mutex
 	sizes   Sizes
+	last    merkle.Hash // leaf hash of the newest entry that was read at start or acknowledged since
+	lastOf  uint64      // the size at which it was the newest
 	signed  checkpoint.Checkpoint
 	note    []byte // the signed checkpoint
 	stopped error  // why the log is stopped
@@ -53,9 +56,20 @@ func (p *progress) change(fn func()) {
 	}
 }
 
-// sequenced notes that the log has grown.
-func (p *progress) sequenced(size uint64) {
-	p.change(func() { p.sizes.Size = max(p.sizes.Size, size) })
+// sequenced notes how far the log has grown.
+func (p *progress) sequenced(head Head) {
+	p.change(func() {
+		p.sizes.Size = max(p.sizes.Size, head.Size)
+		p.last, p.lastOf = head.Last, head.Size
+	})
+}
+
+// acknowledged returns the leaf hash that the newest entry of the given size has, as clients may have been told. Through
+// the chain it stands for all entries before.
+func (p *progress) acknowledged() (size uint64, last merkle.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastOf, p.last
 }
 
 // publish notes a checkpoint that may now be seen.

@@ -4,16 +4,18 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/treeline-log/treeline/merkle"
 )
 
 const (
-	scrubRun   = 256                    // events read at a time
+	scrubRun   = merkle.TileWidth       // events read at a time
 	scrubPause = 500 * time.Millisecond // between two runs
 )
 
 // scrub re-reads all logs' content, slowly and for ever, so that damage at rest is found while a backup still has what was
-// damaged, and not when an auditor asks. It checks each content against its entry; the entries themselves are checked
-// against chain, tree and checkpoints by fsck.
+// damaged, and not when an auditor asks. It checks each content against its entry, and the entries against the stored tree;
+// that those are what was signed, and the whole chain, is for fsck.
 func (s *Service) scrub(ctx context.Context) {
 	pause := time.NewTicker(scrubPause)
 	defer pause.Stop()
@@ -45,17 +47,31 @@ func (s *Service) scrub(ctx context.Context) {
 	}
 }
 
-// checkContents checks the contents of [from, to) against their entries, and returns what is wrong with the first that
-// doesn't match.
+// checkContents checks the contents of [from, to) against their entries, and these, if they are a whole tile, against the
+// tree. It returns the first thing that is wrong.
 func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) error {
 	digests := make([][32]byte, 0, to-from)
+	tree := merkle.NewRange()
 	err := store.Entries(ctx, log, from, to, func(b []byte) error {
 		e, err := ParseEntry(b)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", from+uint64(len(digests)), err)
+		}
 		digests = append(digests, e.Digest)
-		return err
+		tree.Append(merkle.LeafHash(b), nil)
+		return nil
 	})
 	if err != nil {
 		return err
+	}
+	if from%merkle.TileWidth == 0 && to-from == merkle.TileWidth {
+		stored, err := store.Nodes(ctx, log, 1, from/merkle.TileWidth, to/merkle.TileWidth)
+		if err != nil {
+			return err
+		}
+		if got := tree.Root(); got != stored[0] {
+			return fmt.Errorf("the entries [%d, %d) give tree node %v, %v is stored: %w", from, to, got, stored[0], ErrDamaged)
+		}
 	}
 	next := from
 	err = store.Payloads(ctx, log, from, to, func(index uint64, p Payload) error {

@@ -321,9 +321,12 @@ func (s *sequencer) sequence(batch []*request) (int, error) {
 	}
 	n := 0
 	for _, x := range extensions {
+		if x.tail == nil {
+			continue // refused as a whole
+		}
 		n += len(x.batch.Rows)
 		x.tail.head = x.batch.Head
-		x.log.progress.sequenced(x.batch.Head.Size)
+		x.log.progress.sequenced(x.batch.Head)
 	}
 	for _, r := range batch {
 		r.answer(r.places, r.err)
@@ -355,7 +358,14 @@ func (s *sequencer) commit(batch []*request) ([]*extension, error) {
 	}
 	defer tx.Rollback()
 	for _, x := range extensions {
-		if x.tail, err = s.loadTail(ctx, tx, x.log); err != nil {
+		if x.tail, err = s.loadTail(ctx, tx, x.log); errors.Is(err, ErrDamaged) {
+			// That is this log's trouble, and not of those that happen to share the batch.
+			s.logger.Error("a log's head doesn't match its entries; its appends are refused", "log", x.log.Name, "error", err)
+			for _, r := range x.requests {
+				r.err = err
+			}
+			continue
+		} else if err != nil {
 			return nil, fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
 		}
 		if err := s.extend(tx, x); err != nil {
@@ -400,6 +410,9 @@ func (s *sequencer) loadTail(ctx context.Context, tx Tx, l *Log) (*tail, error) 
 	if t := s.tails[l.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
 		return t, nil
 	}
+	if err := l.checkAcknowledged(ctx, head.Size); err != nil {
+		return nil, err
+	}
 	edge, err := checkHead(ctx, s.store, l.Info, head)
 	if err != nil {
 		return nil, err
@@ -430,10 +443,10 @@ func (s *sequencer) extend(tx Tx, x *extension) error {
 	for _, r := range x.requests {
 		if r.places, r.err = x.known(tx, r, found); r.err != nil {
 			var conflict *ConflictError
-			if !errors.As(r.err, &conflict) {
-				return r.err
+			if errors.As(r.err, &conflict) || errors.Is(r.err, ErrDamaged) {
+				continue // nothing of this request is in the batch, and the others have no part in it
 			}
-			continue
+			return r.err
 		}
 		for i := range r.drafts {
 			if !r.places[i].Duplicate {

@@ -134,8 +134,10 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading its head: %w", err)
 	}
-	l.progress.sequenced(head.Size)
+	l.progress.sequenced(head)
 	if err := l.resume(ctx); err != nil {
+		s.fail(l, err)
+	} else if _, err := checkHead(ctx, s.store, info, head); err != nil {
 		s.fail(l, err)
 	}
 	return l, nil
