@@ -146,7 +146,7 @@ func readAdmin(w http.ResponseWriter, r *http.Request, v any) error {
 		return unsupported(kind, "application/json")
 	}
 	var body bytes.Buffer
-	if err := readBody(&body, w, r, maxAdminBody); err != nil {
+	if err := readBody(nil, &body, w, r, maxAdminBody); err != nil {
 		return err
 	}
 	// encoding/json alone would take duplicate members, and names in any case.

@@ -51,7 +51,7 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	buf := buffers.Get().(*bytes.Buffer)
 	defer buffers.Put(buf)
 	buf.Reset()
-	if err := readBody(buf, w, r, maxEventBody); err != nil {
+	if err := readBody(nil, buf, w, r, maxEventBody); err != nil {
 		return err
 	}
 	event, err := log.ParseEvent(buf.Bytes(), parseOptions(key))
@@ -150,20 +150,10 @@ func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	default:
 		return unsupported(kind, "application/json or application/x-ndjson")
 	}
-	// What is being read, parsed or waiting takes memory: a bounded amount of it.
-	weight := int64(maxBatchBody)
-	if n := r.ContentLength; n >= 0 && n < weight && r.Header.Get("Content-Encoding") == "" {
-		weight = n
-	}
-	if !s.bodies.TryAcquire(weight) {
-		return log.ErrOverloaded
-	}
-	defer s.bodies.Release(weight)
+	reserved := reservation{budget: &s.bodies, log: l.ID}
+	defer reserved.release()
 	var body bytes.Buffer
-	if weight < maxBatchBody {
-		body.Grow(int(weight) + bytes.MinRead)
-	}
-	if err := readBody(&body, w, r, maxBatchBody); err != nil {
+	if err := readBody(&reserved, &body, w, r, maxBatchBody); err != nil {
 		return err
 	}
 	events, err := parse(body.Bytes(), parseOptions(key), log.MaxRequestEvents)
@@ -225,21 +215,22 @@ func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log,
 	return nil
 }
 
-// withIDs adds to an error of unknown outcome the ids to send again, also those that the server made.
+// withIDs adds to an error after which events should be sent again their ids, also those that the server made.
 func withIDs(err error, events ...*log.Event) error {
-	if !errors.Is(err, log.ErrOutcomeUnknown) {
-		return err
-	}
 	p := *asProblem(err)
+	if p.Status < http.StatusInternalServerError || p.Status == http.StatusServiceUnavailable && !errors.Is(err, log.ErrOutcomeUnknown) {
+		return err // nothing was stored
+	}
 	for _, e := range events {
 		p.IDs = append(p.IDs, e.ID())
 	}
 	return fmt.Errorf("%w: %w", &p, err)
 }
 
-// readBody reads a request's body, decompressing it if it says so, up to limit bytes.
-func readBody(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit int64) error {
-	body := http.MaxBytesReader(w, r.Body, limit)
+// readBody reads a request's body, decompressing it if it says so, up to limit bytes, for which it reserves memory if there
+// is a reservation.
+func readBody(reserved *reservation, buf *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit int64) error {
+	var body io.Reader = http.MaxBytesReader(w, r.Body, limit)
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
 	case "gzip":
@@ -251,6 +242,10 @@ func readBody(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit i
 	default:
 		return newProblem(http.StatusUnsupportedMediaType, "unsupported_encoding", "Content-Encoding %q is not gzip", encoding)
 	}
+	if reserved != nil {
+		reserved.body = body
+		body = reserved
+	}
 	if _, err := buf.ReadFrom(body); err != nil {
 		return unreadable(err)
 	}
@@ -259,7 +254,7 @@ func readBody(buf *bytes.Buffer, w http.ResponseWriter, r *http.Request, limit i
 
 func unreadable(err error) error {
 	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if errors.As(err, &tooLarge) || errors.Is(err, log.ErrOverloaded) || errors.Is(err, log.ErrLogOverloaded) {
 		return err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {

@@ -2,20 +2,18 @@ package api
 
 import (
 	"context"
-	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/pprof"
 	"runtime/debug"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
@@ -28,7 +26,8 @@ const DefaultLog = "default"
 const (
 	maxEventBody = 256 << 10 // bytes of one event as sent; its canonical form is limited to 24 KiB
 	maxBatchBody = 16 << 20  // bytes of a batch, decompressed
-	maxBodies    = 64 << 20  // bytes of batches being read or waiting, over all requests
+	maxBodies    = 96 << 20  // bytes of batches being read or waiting, over all requests
+	maxLogBodies = 32 << 20  // the same for the requests of one log
 	maxAdminBody = 16 << 10
 	maxHeader    = 32 << 10
 
@@ -53,13 +52,10 @@ type Server struct {
 	logger  *slog.Logger
 	keys    keyring
 	cursors cursors
-	bodies  *semaphore.Weighted
+	bodies  bodyBudget
 	metrics *metrics
 	mux     *http.ServeMux
 	ops     *http.ServeMux
-
-	requests  atomic.Uint64
-	requestID string // what request ids of this process begin with
 
 	closing context.Context // ends long polls when the server shuts down
 	close   context.CancelFunc
@@ -67,16 +63,12 @@ type Server struct {
 
 // New returns a Server.
 func New(c Config) *Server {
-	var prefix [6]byte
-	rand.Read(prefix[:])
 	s := &Server{
 		service: c.Service, logger: c.Logger,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
-		bodies:  semaphore.NewWeighted(maxBodies),
 		metrics: newMetrics(c.Registry),
 		mux:     http.NewServeMux(), ops: http.NewServeMux(),
-		requestID: hex.EncodeToString(prefix[:]) + "-",
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.routes()
@@ -108,7 +100,7 @@ func (s *Server) Close() { s.close() }
 
 // ServeHTTP gives the request an id, and answers it whatever happens.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	id := s.requestID + strconv.FormatUint(s.requests.Add(1), 36)
+	id := requestID()
 	w.Header()["X-Request-Id"] = []string{id}
 	defer func() {
 		v := recover()
@@ -122,4 +114,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, fmt.Errorf("panic: %v", v))
 	}()
 	s.mux.ServeHTTP(w, r)
+}
+
+// requestID returns a random id: a counter would tell each tenant how busy the others are.
+func requestID() string {
+	var b [12]byte
+	binary.LittleEndian.PutUint64(b[:], rand.Uint64())
+	binary.LittleEndian.PutUint32(b[8:], rand.Uint32())
+	return hex.EncodeToString(b[:])
 }

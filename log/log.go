@@ -76,13 +76,22 @@ func (l *Log) Find(ctx context.Context, id string) (uint64, error) {
 	return l.service.store.Find(ctx, l.ID, id)
 }
 
-// Record returns the record at index, which must be below the log's size.
+// Record returns the record at index, which must be below the log's size. Its content has been re-hashed: what its entry
+// doesn't commit to is ErrDamaged.
 func (l *Log) Record(ctx context.Context, index uint64) (Record, error) {
 	records, err := l.Records(ctx, index, index+1)
 	if err != nil {
 		return Record{}, err
 	}
-	return records[0], nil
+	r := records[0]
+	d, err := r.disclosure()
+	if err != nil {
+		return Record{}, fmt.Errorf("entry %d: %w", index, err)
+	}
+	if entry := d.Entry(); entry.LeafHash() != r.Hash {
+		return Record{}, fmt.Errorf("entry %d: %w", index, errContent)
+	}
+	return r, nil
 }
 
 // Records returns the records [from, to), in the order of their indices; to must be at most the log's size.
@@ -165,11 +174,10 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	event, err := ParseStored(r.Event)
+	d, err := r.disclosure()
 	if err != nil {
-		return nil, fmt.Errorf("content of entry %d: %v: %w", index, err, ErrDamaged)
+		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}
-	d := &Disclosure{ReceivedAt: r.ReceivedAt, Previous: r.Previous, Event: event, Seed: (*[32]byte)(r.Seed)}
 	hashes, err := merkle.InclusionProof(ctx, index, c.Size, tiles{l.service.store, l.ID})
 	if err != nil {
 		return nil, err
@@ -188,8 +196,8 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 // Inclusion returns the inclusion proof of the entry at index in the tree of the given size, with the leaf hash. The size
 // must be signed.
 func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Hash, hashes []merkle.Hash, err error) {
-	if size > l.Sizes().Signed {
-		return leaf, nil, ErrNotSigned
+	if err := l.checkSigned(size); err != nil {
+		return leaf, nil, err
 	}
 	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.store, l.ID}); err != nil {
 		return leaf, nil, err
@@ -201,18 +209,29 @@ func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Ha
 	return leaf, hashes, err
 }
 
+// checkSigned returns ErrNotSigned for a size that is not signed yet, and merkle.ErrOutOfRange for one the log doesn't have.
+func (l *Log) checkSigned(size uint64) error {
+	switch sizes := l.Sizes(); {
+	case size > sizes.Size:
+		return fmt.Errorf("size %d of a log of size %d: %w", size, sizes.Size, merkle.ErrOutOfRange)
+	case size > sizes.Signed:
+		return ErrNotSigned
+	}
+	return nil
+}
+
 // Consistency returns the consistency proof between the trees of two sizes, from ≤ to, both signed.
 func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, error) {
-	if to > l.Sizes().Signed {
-		return nil, ErrNotSigned
+	if err := l.checkSigned(to); err != nil {
+		return nil, err
 	}
 	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.store, l.ID})
 }
 
 // Root returns the root of the tree of a size, which must be signed.
 func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
-	if size > l.Sizes().Signed {
-		return merkle.Hash{}, ErrNotSigned
+	if err := l.checkSigned(size); err != nil {
+		return merkle.Hash{}, err
 	}
 	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.store, l.ID})
 	if err != nil {

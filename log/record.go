@@ -2,6 +2,7 @@ package log
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strconv"
 
 	"github.com/treeline-log/treeline/merkle"
@@ -19,6 +20,18 @@ type Record struct {
 	Previous   merkle.Hash
 	Event      []byte // canonical; nil when the content is gone
 	Seed       []byte // 32 bytes; nil when the content is gone
+}
+
+// disclosure returns what the record discloses of its event.
+func (r *Record) disclosure() (*Disclosure, error) {
+	event, err := ParseStored(r.Event)
+	if err != nil {
+		return nil, fmt.Errorf("its content isn't a canonical event: %v: %w", err, ErrDamaged)
+	}
+	if len(r.Seed) != 32 {
+		return nil, fmt.Errorf("its seed has %d bytes, not 32: %w", len(r.Seed), ErrDamaged)
+	}
+	return &Disclosure{ReceivedAt: r.ReceivedAt, Previous: r.Previous, Event: event, Seed: (*[32]byte)(r.Seed)}, nil
 }
 
 // AppendJSON appends the record's JSON object to dst, without its closing brace if open, so that the caller can add

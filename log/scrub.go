@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	scrubRun   = merkle.TileWidth       // events read at a time
+	scrubSize  = merkle.TileWidth       // events read at a time
 	scrubPause = 500 * time.Millisecond // between two runs
 )
 
@@ -20,31 +20,42 @@ func (s *Service) scrub(ctx context.Context) {
 	pause := time.NewTicker(scrubPause)
 	defer pause.Stop()
 	next := make(map[ID]uint64)
-	for turn := 0; ; turn++ {
+	turn := 0
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-pause.C:
 		}
 		logs := s.Logs()
-		if len(logs) == 0 {
-			continue
+		for range logs { // the next log that has a run to check; an empty one costs no turn
+			l := logs[turn%len(logs)]
+			turn++
+			from, size := next[l.ID], l.Sizes().Size
+			if from >= size {
+				next[l.ID] = 0
+				continue
+			}
+			to := min(from+scrubSize, size)
+			next[l.ID] = to
+			s.scrubRun(ctx, l, from, to)
+			break
 		}
-		l := logs[turn%len(logs)]
-		from, size := next[l.ID], l.Sizes().Size
-		if from >= size {
-			next[l.ID] = 0
-			continue
-		}
-		to := min(from+scrubRun, size)
-		if err := checkContents(ctx, s.store, l.ID, from, to); err != nil && ctx.Err() == nil {
-			s.metrics.failures.WithLabelValues("scrub").Inc()
-			s.logger.Error("the background scrub found a stored event that can't be verified; run `treeline fsck`",
-				"log", l.Name, "error", err)
-		}
-		s.metrics.scrubbed.Add(float64(to - from))
-		next[l.ID] = to
 	}
+}
+
+// scrubRun checks the events [from, to) of a log, and reports what is wrong.
+func (s *Service) scrubRun(ctx context.Context, l *Log, from, to uint64) {
+	err := checkContents(ctx, s.store, l.ID, from, to)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.metrics.failures.WithLabelValues("scrub").Inc()
+		s.logger.Error("the background scrub found a stored event that can't be verified; run `treeline fsck`",
+			"log", l.Name, "error", err)
+	}
+	s.metrics.scrubbed.Add(float64(to - from))
 }
 
 // checkContents checks the contents of [from, to) against their entries, and these, if they are a whole tile, against the

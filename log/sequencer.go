@@ -359,11 +359,7 @@ func (s *sequencer) commit(batch []*request) ([]*extension, error) {
 	defer tx.Rollback()
 	for _, x := range extensions {
 		if x.tail, err = s.loadTail(ctx, tx, x.log); errors.Is(err, ErrDamaged) {
-			// That is this log's trouble, and not of those that happen to share the batch.
-			s.logger.Error("a log's head doesn't match its entries; its appends are refused", "log", x.log.Name, "error", err)
-			for _, r := range x.requests {
-				r.err = err
-			}
+			x.stop(err) // that is this log's trouble, and not of those that happen to share the batch
 			continue
 		} else if err != nil {
 			return nil, fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
@@ -382,6 +378,14 @@ func (s *sequencer) commit(batch []*request) ([]*extension, error) {
 		return nil, fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
 	}
 	return extensions, nil
+}
+
+// stop stops a log whose rows contradict its head, and refuses its requests.
+func (x *extension) stop(err error) {
+	x.log.stop(fmt.Errorf("its head: %w", err))
+	for _, r := range x.requests {
+		r.err = fmt.Errorf("%w: %w", ErrStopped, err)
+	}
 }
 
 // byLog sorts a batch by log, keeping the order within each.

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
 )
 
 // Config is what a Service is made of. All of it is required but for Now.
@@ -135,12 +136,35 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		return nil, fmt.Errorf("reading its head: %w", err)
 	}
 	l.progress.sequenced(head)
-	if err := l.resume(ctx); err != nil {
+	if err = l.resume(ctx); err == nil {
+		_, err = checkHead(ctx, s.store, info, head)
+	}
+	if err != nil {
 		s.fail(l, err)
-	} else if _, err := checkHead(ctx, s.store, info, head); err != nil {
-		s.fail(l, err)
+		l.showRecorded(ctx, verifier)
 	}
 	return l, nil
+}
+
+// showRecorded lets a log that could not be resumed serve what it had signed: the newest recorded checkpoint, if it
+// verifies and the store still has its tree. Two histories are not served at all.
+func (l *Log) showRecorded(ctx context.Context, verifier note.Verifier) {
+	var refusal *checkpoint.Refusal
+	if l.Stopped() == nil || errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged {
+		return
+	}
+	recorded, err := l.service.store.Checkpoint(ctx, l.ID, l.Sizes().Size)
+	if err != nil {
+		return
+	}
+	c, _, err := checkpoint.Open(recorded.Note, l.Origin, verifier)
+	if err != nil {
+		return
+	}
+	tree, err := merkle.RangeFromTiles(ctx, c.Size, tiles{l.service.store, l.ID})
+	if err == nil && tree.Root() == c.Root {
+		l.progress.publish(c, recorded.Note)
+	}
 }
 
 // resume checks the log's store against its fence and takes up signing; the first time it makes the checkpoint of size 0
@@ -161,12 +185,17 @@ func (s *Service) fail(l *Log, err error) {
 	s.metrics.failures.WithLabelValues("sign").Inc()
 	var refusal *checkpoint.Refusal
 	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) {
-		l.progress.stop(err)
-		s.logger.Error("LOG STOPPED: its store contradicts what was signed; nothing is signed or appended until this is "+
-			"resolved, reads go on", "log", l.Name, "error", err)
+		l.stop(err)
 		return
 	}
 	s.logger.Warn("signing failed, will be tried again", "log", l.Name, "error", err)
+}
+
+// stop stops a log for good, loudly.
+func (l *Log) stop(reason error) {
+	l.progress.stop(reason)
+	l.service.logger.Error("LOG STOPPED: its store contradicts itself or what was signed; nothing is signed or appended until "+
+		"this is resolved, reads go on", "log", l.Name, "error", reason)
 }
 
 func (s *Service) add(l *Log) {

@@ -74,7 +74,7 @@ as a string; so is a number that JSON would spell differently, like 1.10 or 007.
 	}
 	flags.StringArrayVar(&opt.metadata, "metadata", nil, "member of the metadata as `KEY=VALUE`; may be repeated")
 	flags.StringVar(&opt.log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
-	flags.StringVar(&opt.wait, "wait", "", "wait until the (last) event is `signed` or witnessed")
+	flags.StringVar(&opt.wait, "wait", "", "wait until the (last) event is `signed`")
 	flags.Lookup("wait").NoOptDefVal = "signed"
 	flags.IntVar(&opt.batch, "batch", 1000, "events in a batch, 1 to 10000; a batch is never over 16 MiB")
 	flags.IntVar(&opt.concurrency, "concurrency", 1, "batches in flight; with more than one, batches may be stored in another order than the file's")
@@ -109,8 +109,8 @@ as a string; so is a number that JSON would spell differently, like 1.10 or 007.
 // check returns an error that names the first option out of its range.
 func (o *appendOptions) check() error {
 	switch {
-	case o.wait != "" && o.wait != "signed" && o.wait != "witnessed":
-		return fmt.Errorf("--wait=%s: want signed or witnessed", o.wait)
+	case o.wait != "" && o.wait != "signed":
+		return fmt.Errorf("--wait=%s: want signed", o.wait)
 	case o.batch < 1 || o.batch > maxBatchEvents:
 		return fmt.Errorf("--batch %d: want 1 to %d events", o.batch, maxBatchEvents)
 	case o.concurrency < 1 || o.concurrency > maxConcurrency:
@@ -240,8 +240,7 @@ type placed struct {
 // checkState returns an error when the caller asked to wait for a state that the event has not reached in the time
 // that a server waits.
 func (o *appendOptions) checkState(id, state string) error {
-	// A witnessed event is signed, too.
-	if o.wait == "" || state == o.wait || state == "witnessed" {
+	if o.wait == "" || state == o.wait {
 		return nil
 	}
 	return withHint(fmt.Errorf("event %s is stored for good but was not %s in time", id, o.wait),

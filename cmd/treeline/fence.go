@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -52,13 +54,36 @@ are gone, and signing anew would make a second history. Stop the server first.`,
 can still show that it existed. Its name and origin must never be used again. Stop the server first.`,
 			Args: arguments(1, 1, "the log's origin"),
 		}, func(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, origin string) error {
-			if err := fence.Drop(ctx, origin); err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
-			return nil
+			return dropFence(ctx, w, o, fence, origin)
 		}),
 	)
+}
+
+// dropFence forgets a log, but not one that the store has: its checkpoints are what keeps it from being rolled back.
+func dropFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkpoint.FileFence, origin string) error {
+	path, err := o.dbPath()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err == nil {
+		store, err := sqlite.Open(ctx, path) // for writing, though nothing is written: no server may run meanwhile
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		infos, err := store.Logs(ctx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
+			return fmt.Errorf("the store at %s has the log %s: its fence can't be dropped while it is there", path, origin)
+		}
+	}
+	if err := fence.Drop(ctx, origin); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
+	return nil
 }
 
 func showFence(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, _ string) error {

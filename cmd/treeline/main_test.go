@@ -61,7 +61,7 @@ func TestErrorsAreOneLineThatSaysWhatToDo(t *testing.T) {
 		{[]string{"append", "f", "--action", "a"}, "treeline: append: both a file and an event are given; give the FILE or the event's flags\n"},
 		{[]string{"append", "f", "--batch", "10001"}, "treeline: --batch 10001: want 1 to 10000 events\n"},
 		{[]string{"append", "f", "--id-prefix", ".x"}, "treeline: --id-prefix \".x\": want 1 to 95 of A-Za-z0-9._:- that begin with a letter or digit\n"},
-		{[]string{"append", "--action", "a", "--wait=released"}, "treeline: --wait=released: want signed or witnessed\n"},
+		{[]string{"append", "--action", "a", "--wait=released"}, "treeline: --wait=released: want signed\n"},
 		{[]string{"append", "--action", "a", "--metadata", "k"}, "treeline: --metadata \"k\": want KEY=VALUE in UTF-8, each KEY once\n"},
 		{[]string{"append", "--action", "a\xff"}, "treeline: --action \"a\\xff\": not valid UTF-8\n"},
 		{[]string{"proof"}, "treeline: treeline proof: got 0 arguments, want one EVENT_ID; see treeline proof --help\n"},
