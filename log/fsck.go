@@ -153,12 +153,19 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 	newest, err := f.store.Checkpoint(ctx, f.info.ID, merkle.MaxSize)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		f.bad(0, KindInvalid, "no checkpoint is recorded; every log has at least that of size 0")
+		if f.fence == nil {
+			f.bad(0, KindInvalid, "no checkpoint is recorded; every log has at least that of size 0")
+		}
 	case err != nil:
 		return err
 	}
 	f.report.Signed = newest.Size
-	if f.fence != nil && f.fence.Size > newest.Size {
+	switch {
+	case f.fence == nil || f.fence.Size <= newest.Size && newest.Note != nil:
+	case newest.Note == nil:
+		f.bad(0, KindDiverged, "the fence records a signed checkpoint of size %d, the store has none: the store is another one, or its "+
+			"checkpoints were removed", f.fence.Size)
+	default:
 		f.bad(newest.Size, KindDiverged, "the fence records a signed checkpoint of size %d, the store's newest is of size %d: "+
 			"the store is an older copy, or its checkpoints were removed", f.fence.Size, newest.Size)
 	}
@@ -247,6 +254,9 @@ func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which strin
 	switch {
 	case got == c.Root:
 		f.matched = c.Size
+	case c.Size > 0 && f.matched == c.Size:
+		f.bad(c.Size, KindDiverged, "%s checkpoint of size %d signs root %v, the fence's of that size signs %v, which the entries give: "+
+			"two histories were signed", which, c.Size, c.Root, got)
 	case f.diverged >= 0:
 		f.later++ // a history that has left the signed one doesn't come back
 	default:
@@ -388,9 +398,12 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 		return err
 	}
 	root, err := f.head.Root()
-	if err != nil || root != f.leaves.Root() || f.head.Last != f.last || f.head.ReceivedAt != f.receivedAt {
-		f.bad(size-min(size, 1), KindInvalid, "the head of size %d says root %v and last hash %v, the entries give %v and %v",
-			size, root, f.head.Last, f.leaves.Root(), f.last)
+	switch {
+	case err != nil:
+		f.bad(size-min(size, 1), KindInvalid, "the head of size %d isn't one: %v", size, err)
+	case root != f.leaves.Root() || f.head.Last != f.last || f.head.ReceivedAt != f.receivedAt:
+		f.bad(size-min(size, 1), KindInvalid, "the head of size %d says root %v, last hash %v and time %d µs, the entries give %v, %v and %d µs",
+			size, root, f.head.Last, f.head.ReceivedAt, f.leaves.Root(), f.last, f.receivedAt)
 	}
 	counts, err := f.store.Counts(ctx, f.info.ID)
 	if err != nil {

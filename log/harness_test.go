@@ -1,12 +1,13 @@
 package log_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,16 +27,19 @@ var testSeed = checkpoint.Seed{7}
 // testService is a service on a SQLite store in a directory of the test's own, with faults on demand.
 type testService struct {
 	*log.Service
-	t     *testing.T
-	dir   string
-	store *faultStore
-	clock atomic.Int64 // µs to add to the system's clock
+	t      *testing.T
+	dir    string
+	store  *faultStore
+	seed   checkpoint.Seed
+	pinned note.Verifier // for fsck; nil: the one that testSeed derives
+	clock  atomic.Int64  // µs to add to the system's clock
+	logs   lockedBuffer  // what the service logged
 }
 
 // newTestService opens a service in an empty directory, with a log named "default".
 func newTestService(t *testing.T) *testService {
 	t.Helper()
-	s := &testService{t: t, dir: t.TempDir()}
+	s := &testService{t: t, dir: t.TempDir(), seed: testSeed}
 	s.open()
 	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
 		t.Fatal(err)
@@ -59,8 +63,8 @@ func (s *testService) tryOpen() error {
 	}
 	s.store = &faultStore{Store: store}
 	service, err := log.Open(context.Background(), log.Config{
-		Store: s.store, Seed: testSeed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
+		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
+		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {
@@ -118,6 +122,13 @@ func (s *testService) hold() (release func()) {
 	return func() { close(gate) }
 }
 
+// holdPublisher keeps the publisher from its next round until the returned function is called.
+func (s *testService) holdPublisher() (release func()) {
+	gate := make(chan struct{})
+	s.store.holdHead.Store(&gate)
+	return func() { close(gate) }
+}
+
 // untilHeld waits until a batch is held.
 func (s *testService) untilHeld() {
 	s.t.Helper()
@@ -160,9 +171,11 @@ func (s *testService) fsck() *log.FsckReport {
 	if err != nil || len(infos) == 0 {
 		s.t.Fatalf("logs: got %d, %v", len(infos), err)
 	}
-	r, err := log.Fsck(s.t.Context(), store, infos[0], log.FsckOptions{
-		Verifiers: []note.Verifier{verifier(s.t, infos[0].Origin)}, Fence: s.fence(),
-	})
+	pinned := s.pinned
+	if pinned == nil {
+		pinned = verifier(s.t, infos[0].Origin)
+	}
+	r, err := log.Fsck(s.t.Context(), store, infos[0], log.FsckOptions{Verifiers: []note.Verifier{pinned}, Fence: s.fence()})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -205,6 +218,24 @@ func harnessOptions() log.ParseOptions {
 	}
 }
 
+// lockedBuffer is a buffer for several goroutines.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 var errInjected = errors.New("injected fault")
 
 // faultStore is a store whose write transactions can be made to fail.
@@ -215,6 +246,15 @@ type faultStore struct {
 	// hold, if set, is waited for before each transaction begins; held counts those that wait or did.
 	hold atomic.Pointer[chan struct{}]
 	held atomic.Int64
+	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
+	holdHead atomic.Pointer[chan struct{}]
+}
+
+func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
+	if h := s.holdHead.Load(); h != nil {
+		<-*h
+	}
+	return s.Store.Head(ctx, id)
 }
 
 func (s *faultStore) fails(step string) bool {

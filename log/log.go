@@ -286,7 +286,10 @@ func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
 		return 0, merkle.Hash{}, fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, head.Size, ErrDamaged)
 	}
 	root, err := head.Root()
-	return head.Size, root, err
+	if err != nil {
+		return 0, merkle.Hash{}, fmt.Errorf("the head of size %d isn't one: %v: %w", head.Size, err, ErrDamaged)
+	}
+	return head.Size, root, nil
 }
 
 func (s source) ReadEntries(ctx context.Context, from, to uint64, fn func([]byte) error) error {

@@ -36,7 +36,7 @@ func (s *Service) scrub(ctx context.Context) {
 				next[l.ID] = 0
 				continue
 			}
-			to := min(from+scrubSize, size)
+			to := min(from-from%scrubSize+scrubSize, size) // whole tiles, wherever the log ended the last time
 			next[l.ID] = to
 			s.scrubRun(ctx, l, from, to)
 			break
