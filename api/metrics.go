@@ -1,6 +1,7 @@
 package api
 
 import (
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -28,20 +29,26 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe returns h, counted under the route.
-func (m *metrics) observe(route string, h http.HandlerFunc) http.HandlerFunc {
-	seconds := m.seconds.WithLabelValues(route)
-	created := m.requests.WithLabelValues(route, "201") // the busiest, looked up once
+// observe returns h, counted under the route, and logged at the level of debugging.
+func (s *Server) observe(route string, h http.HandlerFunc) http.HandlerFunc {
+	seconds := s.metrics.seconds.WithLabelValues(route)
+	created := s.metrics.requests.WithLabelValues(route, "201") // the busiest, looked up once
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		sw := statusWriter{ResponseWriter: w}
 		h(&sw, r)
-		seconds.Observe(time.Since(start).Seconds())
-		if sw.status == http.StatusCreated {
+		took := time.Since(start)
+		seconds.Observe(took.Seconds())
+		status := max(sw.status, http.StatusOK)
+		if status == http.StatusCreated {
 			created.Inc()
-			return
+		} else {
+			s.metrics.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
 		}
-		m.requests.WithLabelValues(route, strconv.Itoa(max(sw.status, http.StatusOK))).Inc()
+		if s.logger.Enabled(r.Context(), slog.LevelDebug) {
+			s.logger.Debug("request", "request_id", w.Header().Get("X-Request-Id"), "method", r.Method, "route", route,
+				"status", status, "took", took)
+		}
 	}
 }
 

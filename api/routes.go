@@ -44,7 +44,7 @@ func (s *Server) handle(pattern string, fn func(http.ResponseWriter, *http.Reque
 	if !found {
 		route = "none"
 	}
-	s.mux.HandleFunc(pattern, s.metrics.observe(route, func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc(pattern, s.observe(route, func(w http.ResponseWriter, r *http.Request) {
 		if err := fn(w, r); err != nil {
 			s.writeError(w, r, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -42,6 +41,8 @@ type FsckProblem struct {
 	Index uint64 `json:"index"` // the first entry concerned
 	Kind  string `json:"kind"`
 	What  string `json:"what"`
+
+	end uint64 // of what a sum is over, which begins at Index; 0: it is about Index itself
 }
 
 // FsckReport is what Fsck found out about a log.
@@ -68,7 +69,7 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	f := &fsck{
 		store: store, info: info, opt: opt,
 		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
-		leaves: merkle.NewRange(), last: Genesis(info.Origin), suspect: noSuspect, diverged: -1,
+		leaves: merkle.NewRange(), last: Genesis(info.Origin), diverged: -1,
 	}
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
@@ -85,11 +86,30 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	r := f.report
 	r.Contents = contents.report.Contents
 	r.Problems = append(r.Problems, contents.report.Problems...)
-	slices.SortStableFunc(r.Problems, func(a, b FsckProblem) int { return cmp.Compare(a.Index, b.Index) })
+	locate(r.Problems)
 	if len(r.Problems) > maxProblems {
 		r.Problems, r.Truncated = r.Problems[:maxProblems], true
 	}
 	return r, nil
+}
+
+// locate sorts problems by index. A wrong sum is put where the first thing that is wrong by itself lies in what it is over.
+func locate(problems []FsckProblem) {
+	for i := range problems {
+		p := &problems[i]
+		first := p.end
+		for _, o := range problems {
+			if o.end == 0 && o.Index >= p.Index && o.Index < first {
+				first = o.Index
+			}
+		}
+		if first < p.end {
+			p.Index = first
+		}
+	}
+	slices.SortStableFunc(problems, func(a, b FsckProblem) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.end, b.end))
+	})
 }
 
 // fsck is one run over one log.
@@ -110,12 +130,10 @@ type fsck struct {
 	compared   []uint64        // by tile level - 1: how many were
 	matched    uint64          // the largest size at which a checkpoint agreed with the entries
 	broken     *chainBreak     // the newest entry doesn't follow the one before it; the next one tells which of them is to blame
-	suspect    uint64          // the first entry that is wrong by itself or by the chain, noSuspect if there is none
+	named      uint64          // how far entries were named that are wrong by themselves or by the chain: the last one's index plus 1
 	diverged   int             // where in the report the first checkpoint is that contradicts the entries, -1 if none does
 	later      int             // how many later ones do, too
 }
-
-const noSuspect = math.MaxUint64
 
 // chainBreak is an entry that doesn't name the one before it.
 type chainBreak struct {
@@ -125,7 +143,13 @@ type chainBreak struct {
 
 // bad notes a problem.
 func (f *fsck) bad(index uint64, kind, format string, args ...any) {
-	f.report.Problems = append(f.report.Problems, FsckProblem{index, kind, fmt.Sprintf(format, args...)})
+	f.report.Problems = append(f.report.Problems, FsckProblem{Index: index, Kind: kind, What: fmt.Sprintf(format, args...)})
+}
+
+// badSum notes that a sum over [from, to) is wrong.
+func (f *fsck) badSum(from, to uint64, kind, format string, args ...any) {
+	f.bad(from, kind, format, args...)
+	f.report.Problems[len(f.report.Problems)-1].end = to
 }
 
 // full reports whether there are problems enough.
@@ -233,7 +257,7 @@ func (f *fsck) checkTree(ctx context.Context) error {
 	}
 	f.blame(false)
 	if f.later > 0 {
-		f.report.Problems[f.diverged].What += fmt.Sprintf("; %d later checkpoints contradict the entries, too", f.later)
+		f.report.Problems[f.diverged].What += fmt.Sprintf("; later checkpoints that contradict the entries, too: %d", f.later)
 	}
 	f.report.Root = f.leaves.Root().String()
 	return err
@@ -261,15 +285,8 @@ func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which strin
 		f.later++ // a history that has left the signed one doesn't come back
 	default:
 		f.diverged = len(f.report.Problems)
-		first, suspect := f.matched, f.suspect
-		if f.broken != nil {
-			suspect = min(suspect, f.broken.index-min(f.broken.index, 1))
-		}
-		if suspect < c.Size {
-			first = max(first, suspect)
-		}
-		f.bad(first, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: entries of [%d, %d) were changed "+
-			"after they were signed", which, c.Size, c.Root, got, first, c.Size)
+		f.badSum(f.matched, c.Size, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: entries of [%d, %d) were "+
+			"changed after they were signed", which, c.Size, c.Root, got, f.matched, c.Size)
 	}
 	return nil
 }
@@ -337,7 +354,10 @@ func (f *fsck) next(b []byte) error {
 
 // badEntry notes that an entry is wrong by itself.
 func (f *fsck) badEntry(index uint64, format string, args ...any) {
-	f.suspect = min(f.suspect, index)
+	if index < f.named {
+		return // a change shows in more than one way
+	}
+	f.named = index + 1
 	f.bad(index, KindInvalid, format, args...)
 }
 
@@ -367,14 +387,16 @@ func (f *fsck) compareNodes(ctx context.Context, last bool) error {
 		stored, err := f.store.Nodes(ctx, f.info.ID, level, from, from+uint64(len(nodes)))
 		switch {
 		case errors.Is(err, ErrDamaged):
-			f.bad(from<<(8*level), KindInvalid, "%v", err)
+			if err := f.missingNode(ctx, level, from); err != nil {
+				return err
+			}
 		case err != nil:
 			return err
 		default:
 			for j := range nodes {
 				if stored[j] != nodes[j] {
 					n := from + uint64(j)
-					f.bad(n<<(8*level), KindInvalid, "tree node %d of level %d is %v, the entries give %v", n, level, stored[j], nodes[j])
+					f.badSum(n<<(8*level), (n+1)<<(8*level), KindInvalid, "tree node %d of level %d is %v, the entries give %v", n, level, stored[j], nodes[j])
 					break
 				}
 			}
@@ -383,6 +405,20 @@ func (f *fsck) compareNodes(ctx context.Context, last bool) error {
 		f.nodes[i] = nodes[:0]
 	}
 	return nil
+}
+
+// missingNode names the first node of a level, from an index on, that can't be read.
+func (f *fsck) missingNode(ctx context.Context, level int, from uint64) error {
+	for n := from; ; n++ {
+		_, err := f.store.Nodes(ctx, f.info.ID, level, n, n+1)
+		if errors.Is(err, ErrDamaged) {
+			f.bad(n<<(8*level), KindInvalid, "%v", err)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // checkEnd checks the head against the entries, and looks for rows that belong to nothing.
@@ -400,9 +436,9 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 	root, err := f.head.Root()
 	switch {
 	case err != nil:
-		f.bad(size-min(size, 1), KindInvalid, "the head of size %d isn't one: %v", size, err)
+		f.badSum(size-min(size, 1), size, KindInvalid, "the head of size %d isn't one: %v", size, err)
 	case root != f.leaves.Root() || f.head.Last != f.last || f.head.ReceivedAt != f.receivedAt:
-		f.bad(size-min(size, 1), KindInvalid, "the head of size %d says root %v, last hash %v and time %d µs, the entries give %v, %v and %d µs",
+		f.badSum(size-min(size, 1), size, KindInvalid, "the head of size %d says root %v, last hash %v and time %d µs, the entries give %v, %v and %d µs",
 			size, root, f.head.Last, f.head.ReceivedAt, f.leaves.Root(), f.last, f.receivedAt)
 	}
 	counts, err := f.store.Counts(ctx, f.info.ID)

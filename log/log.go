@@ -282,7 +282,7 @@ func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
 		return 0, merkle.Hash{}, err
 	}
 	// What is signed has a refusal of its own.
-	if head.Size < acknowledged && head.Size > s.l.Sizes().Signed {
+	if head.Size < acknowledged && head.Size >= s.l.Sizes().Signed {
 		return 0, merkle.Hash{}, fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, head.Size, ErrDamaged)
 	}
 	root, err := head.Root()

@@ -55,8 +55,8 @@ func (s *testService) copyTo(t *testing.T) *testService {
 	return c
 }
 
-// forger is somebody who writes to the store's file directly: a database administrator, a broken disk, an intruder.
-type forger struct {
+// intruder is somebody, or something, that writes to the store's file directly: a database administrator, a broken disk.
+type intruder struct {
 	t   *testing.T
 	s   *testService
 	db  *sqlx.DB
@@ -64,7 +64,7 @@ type forger struct {
 }
 
 // forge lets fn write to the store's file.
-func (s *testService) forge(t *testing.T, fn func(f *forger)) {
+func (s *testService) forge(t *testing.T, fn func(f *intruder)) {
 	t.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+s.path()+"?_pragma=busy_timeout(10000)")
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *testService) forge(t *testing.T, fn func(f *forger)) {
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	f := &forger{t: t, s: s, db: db}
+	f := &intruder{t: t, s: s, db: db}
 	if err := db.QueryRowx(`SELECT id, name, origin FROM logs WHERE name = 'default'`).Scan(&f.log.ID, &f.log.Name, &f.log.Origin); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func (s *testService) forge(t *testing.T, fn func(f *forger)) {
 }
 
 // exec runs a statement that must change something.
-func (f *forger) exec(query string, args ...any) {
+func (f *intruder) exec(query string, args ...any) {
 	f.t.Helper()
 	res, err := f.db.Exec(query, args...)
 	if err != nil {
@@ -91,7 +91,7 @@ func (f *forger) exec(query string, args ...any) {
 	}
 }
 
-func (f *forger) entries() (all []log.Entry) {
+func (f *intruder) entries() (all []log.Entry) {
 	f.t.Helper()
 	var runs [][]byte
 	if err := f.db.Select(&runs, `SELECT entries FROM entries ORDER BY first`); err != nil {
@@ -108,7 +108,7 @@ func (f *forger) entries() (all []log.Entry) {
 }
 
 // setEntries replaces all entries and nothing else.
-func (f *forger) setEntries(all []log.Entry) {
+func (f *intruder) setEntries(all []log.Entry) {
 	f.t.Helper()
 	f.exec(`DELETE FROM entries`)
 	for run := range slices.Chunk(all, merkle.TileWidth) {
@@ -121,7 +121,7 @@ func (f *forger) setEntries(all []log.Entry) {
 }
 
 // editEntry changes one entry and nothing else.
-func (f *forger) editEntry(index int, edit func(*log.Entry)) {
+func (f *intruder) editEntry(index int, edit func(*log.Entry)) {
 	f.t.Helper()
 	all := f.entries()
 	edit(&all[index])
@@ -129,7 +129,7 @@ func (f *forger) editEntry(index int, edit func(*log.Entry)) {
 }
 
 // rebuild makes chain, tree nodes and head agree with the entries, as a server would have written them.
-func (f *forger) rebuild(all []log.Entry) {
+func (f *intruder) rebuild(all []log.Entry) {
 	f.t.Helper()
 	head := log.Head{Size: uint64(len(all)), Last: log.Genesis(f.log.Origin)}
 	tree := merkle.NewRange()
@@ -149,9 +149,9 @@ func (f *forger) rebuild(all []log.Entry) {
 	f.setHead(head.Size, head.ReceivedAt, head.Last, tree.Hashes())
 }
 
-func (f *forger) setHead(size uint64, receivedAt int64, last merkle.Hash, edge []merkle.Hash) {
+func (f *intruder) setHead(size uint64, receivedAt int64, last merkle.Hash, edge []merkle.Hash) {
 	f.t.Helper()
-	var b []byte
+	b := []byte{}
 	for _, h := range edge {
 		b = append(b, h[:]...)
 	}
@@ -159,7 +159,7 @@ func (f *forger) setHead(size uint64, receivedAt int64, last merkle.Hash, edge [
 }
 
 // truncate drops the entries from size on and everything that belongs to them, but for checkpoints.
-func (f *forger) truncate(size int) {
+func (f *intruder) truncate(size int) {
 	f.t.Helper()
 	f.rebuild(f.entries()[:size])
 	f.exec(`DELETE FROM payloads WHERE idx >= ?`, size)
@@ -167,7 +167,7 @@ func (f *forger) truncate(size int) {
 }
 
 // rewrite gives one event other content, with an entry that commits to it.
-func (f *forger) rewrite(index int) []log.Entry {
+func (f *intruder) rewrite(index int) []log.Entry {
 	f.t.Helper()
 	e := event(f.t, fmt.Sprint("e", index), "forged")
 	seed := [32]byte{9}
@@ -178,7 +178,7 @@ func (f *forger) rewrite(index int) []log.Entry {
 }
 
 // note returns a checkpoint of the log, signed with the key that the seed derives.
-func (f *forger) note(seed checkpoint.Seed, size uint64, root merkle.Hash) []byte {
+func (f *intruder) note(seed checkpoint.Seed, size uint64, root merkle.Hash) []byte {
 	f.t.Helper()
 	signer, _, err := seed.Ed25519(f.log.Origin, 0)
 	if err != nil {
@@ -192,7 +192,7 @@ func (f *forger) note(seed checkpoint.Seed, size uint64, root merkle.Hash) []byt
 }
 
 // editByte changes one byte of a blob column; at counts from 0, and from the end if negative.
-func (f *forger) editByte(table, column, where string, at int) {
+func (f *intruder) editByte(table, column, where string, at int) {
 	f.t.Helper()
 	var b []byte
 	if err := f.db.Get(&b, fmt.Sprintf(`SELECT %s FROM %s WHERE %s`, column, table, where)); err != nil {
@@ -208,7 +208,7 @@ func (f *forger) editByte(table, column, where string, at int) {
 // tampering is a kind of damage, and what is said of it.
 type tampering struct {
 	name   string
-	damage func(f *forger)
+	damage func(f *intruder)
 	// What fsck says first: the index, the kind, and a part of what it says.
 	index uint64
 	kind  string
@@ -226,25 +226,25 @@ type tampering struct {
 var tamperings = []tampering{
 	// Contents.
 	{
-		name: "a byte of a content", damage: func(f *forger) { f.editByte("payloads", "payload", "idx = 123", -4) },
+		name: "a byte of a content", damage: func(f *intruder) { f.editByte("payloads", "payload", "idx = 123", -4) },
 		index: 123, kind: log.KindInvalid, what: "entry 123: its content", unproven: []uint64{123}, scrubbed: "entry 123: its content",
 	},
 	{
-		name: "a content's format", damage: func(f *forger) { f.editByte("payloads", "payload", "idx = 123", 0) },
+		name: "a content's format", damage: func(f *intruder) { f.editByte("payloads", "payload", "idx = 123", 0) },
 		index: 123, kind: log.KindInvalid, what: "entry 123: payload doesn't decompress", unproven: []uint64{123}, scrubbed: "entry 123",
 	},
 	{
-		name: "a seed", damage: func(f *forger) { f.editByte("payloads", "seed", "idx = 599", 31) },
+		name: "a seed", damage: func(f *intruder) { f.editByte("payloads", "seed", "idx = 599", 31) },
 		index: 599, kind: log.KindInvalid, what: "entry 599: its content or seed is not what its entry commits to", unproven: []uint64{599},
 		scrubbed: "entry 599: its content or seed",
 	},
 	{
-		name: "a seed cut off", damage: func(f *forger) { f.exec(`UPDATE payloads SET seed = substr(seed, 1, 31) WHERE idx = 0`) },
+		name: "a seed cut off", damage: func(f *intruder) { f.exec(`UPDATE payloads SET seed = substr(seed, 1, 31) WHERE idx = 0`) },
 		index: 0, kind: log.KindInvalid, what: "entry 0: its seed has 31 bytes, not 32", unproven: []uint64{0}, scrubbed: "entry 0: its seed",
 	},
 	{
 		name: "two contents swapped",
-		damage: func(f *forger) {
+		damage: func(f *intruder) {
 			f.exec(`UPDATE payloads SET idx = -1 WHERE idx = 77`)
 			f.exec(`UPDATE payloads SET idx = 77 WHERE idx = 400`)
 			f.exec(`UPDATE payloads SET idx = 400 WHERE idx = -1`)
@@ -253,16 +253,16 @@ var tamperings = []tampering{
 		also: "entry 400: its content or seed", unproven: []uint64{77, 400}, scrubbed: "entry 77: ",
 	},
 	{
-		name: "a content removed", damage: func(f *forger) { f.exec(`DELETE FROM payloads WHERE idx = 310`) },
+		name: "a content removed", damage: func(f *intruder) { f.exec(`DELETE FROM payloads WHERE idx = 310`) },
 		index: 310, kind: log.KindInvalid, what: "the content of entry 310 is missing", unproven: []uint64{310},
 		scrubbed: "entry 310: its content is missing",
 	},
 	{
-		name: "the last content removed", damage: func(f *forger) { f.exec(`DELETE FROM payloads WHERE idx = 599`) },
+		name: "the last content removed", damage: func(f *intruder) { f.exec(`DELETE FROM payloads WHERE idx = 599`) },
 		index: 599, kind: log.KindInvalid, what: "the content of entry 599 is missing", unproven: []uint64{599}, scrubbed: "entry 599",
 	},
 	{
-		name: "a content too many", damage: func(f *forger) {
+		name: "a content too many", damage: func(f *intruder) {
 			f.exec(`INSERT INTO payloads (log, idx, seed, payload) SELECT log, 600, seed, payload FROM payloads WHERE idx = 1`)
 		},
 		index: 600, kind: log.KindInvalid, what: "the store holds 601 contents, want 600",
@@ -270,68 +270,68 @@ var tamperings = []tampering{
 
 	// Ids.
 	{
-		name: "an id that leads elsewhere", damage: func(f *forger) { f.exec(`UPDATE ids SET idx = 5 WHERE id = 'e50'`) },
+		name: "an id that leads elsewhere", damage: func(f *intruder) { f.exec(`UPDATE ids SET idx = 5 WHERE id = 'e50'`) },
 		index: 50, kind: log.KindInvalid, what: "entry 50: its id e50 leads to entry 5",
 	},
 	{
-		name: "an id changed", damage: func(f *forger) { f.exec(`UPDATE ids SET id = 'other' WHERE id = 'e50'`) },
+		name: "an id changed", damage: func(f *intruder) { f.exec(`UPDATE ids SET id = 'other' WHERE id = 'e50'`) },
 		index: 50, kind: log.KindInvalid, what: "entry 50: its id e50 is missing from the list of ids",
 	},
 	{
-		name: "an id too many", damage: func(f *forger) { f.exec(`INSERT INTO ids (log, id, idx) VALUES (?, 'other', 5)`, f.log.ID) },
+		name: "an id too many", damage: func(f *intruder) { f.exec(`INSERT INTO ids (log, id, idx) VALUES (?, 'other', 5)`, f.log.ID) },
 		index: 600, kind: log.KindInvalid, what: "the store holds 601 ids, want 600",
 	},
 
 	// Entries.
 	{
-		name: "an entry's digest", damage: func(f *forger) { f.editEntry(123, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
+		name: "an entry's digest", damage: func(f *intruder) { f.editEntry(123, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
 		index: 123, kind: log.KindInvalid, what: "entry 123 was changed", also: "entry 123: its content or seed is not what its entry commits to",
 		unproven: []uint64{123, 0, 255}, scrubbed: "the entries [0, 256) give tree node",
 	},
 	{
-		name: "an entry's time", damage: func(f *forger) { f.editEntry(299, func(e *log.Entry) { e.ReceivedAt++ }) },
+		name: "an entry's time", damage: func(f *intruder) { f.editEntry(299, func(e *log.Entry) { e.ReceivedAt++ }) },
 		index: 299, kind: log.KindInvalid, what: "entry 299 was changed", also: "the recorded checkpoint of size 300 signs root",
 		unproven: []uint64{299}, scrubbed: "the entries [256, 512) give tree node",
 	},
 	{
-		name: "an entry's previous hash", damage: func(f *forger) { f.editEntry(123, func(e *log.Entry) { e.Previous[31] ^= 1 }) },
+		name: "an entry's previous hash", damage: func(f *intruder) { f.editEntry(123, func(e *log.Entry) { e.Previous[31] ^= 1 }) },
 		index: 123, kind: log.KindInvalid, what: "entry 123 was changed or moved: it follows hash", unproven: []uint64{123},
 		scrubbed: "the entries [0, 256) give tree node",
 	},
 	{
-		name: "the first entry's previous hash", damage: func(f *forger) { f.editEntry(0, func(e *log.Entry) { e.Previous[31] ^= 1 }) },
+		name: "the first entry's previous hash", damage: func(f *intruder) { f.editEntry(0, func(e *log.Entry) { e.Previous[31] ^= 1 }) },
 		index: 0, kind: log.KindInvalid, what: "entry 0 was changed or moved: it follows hash", unproven: []uint64{0},
 		scrubbed: "the entries [0, 256) give tree node",
 	},
 	{
-		name: "an entry's version", damage: func(f *forger) { f.editByte("entries", "entries", "first = 0", 200*log.EntrySize) },
+		name: "an entry's version", damage: func(f *intruder) { f.editByte("entries", "entries", "first = 0", 200*log.EntrySize) },
 		index: 200, kind: log.KindInvalid, what: "entry 200: ", unproven: []uint64{200}, scrubbed: "entry 200: ",
 	},
 	{
-		name: "the newest entry", damage: func(f *forger) { f.editEntry(599, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
+		name: "the newest entry", damage: func(f *intruder) { f.editEntry(599, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
 		index: 599, kind: log.KindInvalid, what: "entry 599: its content or seed is not what its entry commits to",
 		also: "entries of [500, 600) were changed after they were signed", stopped: "diverged: the stored tree is not the one that was signed",
 	},
 	{
-		name: "two entries swapped", damage: func(f *forger) {
+		name: "two entries swapped", damage: func(f *intruder) {
 			all := f.entries()
 			all[123], all[124] = all[124], all[123]
 			f.setEntries(all)
 		},
-		index: 123, kind: log.KindInvalid, what: "entry 123 was changed or moved", also: "entries of [123, 300) were changed after they were signed",
+		index: 123, kind: log.KindInvalid, what: "entry 123 was changed or moved", also: "entries of [0, 300) were changed after they were signed",
 		unproven: []uint64{123, 124}, scrubbed: "the entries [0, 256) give tree node",
 	},
 	{
-		name: "a run of entries in the middle removed", damage: func(f *forger) { f.exec(`DELETE FROM entries WHERE first = 256`) },
+		name: "a run of entries in the middle removed", damage: func(f *intruder) { f.exec(`DELETE FROM entries WHERE first = 256`) },
 		index: 256, kind: log.KindInvalid, what: "entry 256 is missing", unproven: []uint64{256, 299}, scrubbed: "entry 256 is missing",
 	},
 	{
-		name: "a run of entries cut off", damage: func(f *forger) { f.exec(`UPDATE entries SET entries = substr(entries, 1, 700) WHERE first = 256`) },
+		name: "a run of entries cut off", damage: func(f *intruder) { f.exec(`UPDATE entries SET entries = substr(entries, 1, 700) WHERE first = 256`) },
 		index: 256, kind: log.KindInvalid, what: "entry 256 is missing: the nearest run begins at 256 and is 700 bytes long",
 		unproven: []uint64{256}, scrubbed: "entry 256 is missing",
 	},
 	{
-		name: "an entry too many", damage: func(f *forger) {
+		name: "an entry too many", damage: func(f *intruder) {
 			f.exec(`INSERT INTO entries (log, first, entries) VALUES (?, 600, zeroblob(73))`, f.log.ID)
 		},
 		index: 600, kind: log.KindInvalid, what: "the store holds 601 entries, want 600",
@@ -339,52 +339,52 @@ var tamperings = []tampering{
 
 	// The tree and the head.
 	{
-		name: "a tree node", damage: func(f *forger) { f.editByte("nodes", "hash", "level = 1 AND idx = 1", 7) },
+		name: "a tree node", damage: func(f *intruder) { f.editByte("nodes", "hash", "level = 1 AND idx = 1", 7) },
 		index: 256, kind: log.KindInvalid, what: "tree node 1 of level 1 is", stopped: "diverged: the stored tree is not the one that was signed",
 	},
 	{
-		name: "a tree node removed", damage: func(f *forger) { f.exec(`DELETE FROM nodes WHERE idx = 1`) },
+		name: "a tree node removed", damage: func(f *intruder) { f.exec(`DELETE FROM nodes WHERE idx = 1`) },
 		index: 256, kind: log.KindInvalid, what: "tree node 1 of level 1 is missing", stopped: "tree node 1 of level 1 is missing",
 	},
 	{
-		name: "a tree node too many", damage: func(f *forger) {
+		name: "a tree node too many", damage: func(f *intruder) {
 			f.exec(`INSERT INTO nodes (log, level, idx, hash) VALUES (?, 1, 2, zeroblob(32))`, f.log.ID)
 		},
 		index: 600, kind: log.KindInvalid, what: "the store holds 3 tree nodes, want 2",
 	},
 	{
-		name: "the head's tree", damage: func(f *forger) { f.editByte("heads", "edge", "size = 600", 0) },
+		name: "the head's tree", damage: func(f *intruder) { f.editByte("heads", "edge", "size = 600", 0) },
 		index: 599, kind: log.KindInvalid, what: "the head of size 600 says root", stopped: "diverged: the store has another tree than its checkpoint",
 	},
 	{
-		name: "the head's last hash", damage: func(f *forger) { f.editByte("heads", "last", "size = 600", 0) },
+		name: "the head's last hash", damage: func(f *intruder) { f.editByte("heads", "last", "size = 600", 0) },
 		index: 599, kind: log.KindInvalid, what: "the head of size 600 says root", stopped: "entry 599 has hash",
 	},
 	{
-		name: "the head's time", damage: func(f *forger) { f.exec(`UPDATE heads SET received_at = received_at - 1`) },
+		name: "the head's time", damage: func(f *intruder) { f.exec(`UPDATE heads SET received_at = received_at - 1`) },
 		index: 599, kind: log.KindInvalid, what: "the head of size 600 says", stopped: "entry 599 has hash",
 	},
 	{
-		name: "the head's edge cut off", damage: func(f *forger) { f.exec(`UPDATE heads SET edge = substr(edge, 1, 32)`) },
+		name: "the head's edge cut off", damage: func(f *intruder) { f.exec(`UPDATE heads SET edge = substr(edge, 1, 32)`) },
 		index: 599, kind: log.KindInvalid, what: "the head of size 600 isn't one", stopped: "the head of size 600 isn't one",
 	},
 	{
-		name: "the head beyond the entries", damage: func(f *forger) { f.exec(`UPDATE heads SET size = 601`) },
+		name: "the head beyond the entries", damage: func(f *intruder) { f.exec(`UPDATE heads SET size = 601`) },
 		index: 600, kind: log.KindInvalid, what: "entry 600 is missing", stopped: "the head of size 601 isn't one",
 	},
 
 	// Loss of the end.
 	{
-		name: "the last entries removed", damage: func(f *forger) { f.setEntries(f.entries()[:550]) },
+		name: "the last entries removed", damage: func(f *intruder) { f.setEntries(f.entries()[:550]) },
 		index: 550, kind: log.KindInvalid, what: "entry 550 is missing", stopped: "entry 550 is missing",
 	},
 	{
-		name: "the last entries removed and the head moved back", damage: func(f *forger) { f.truncate(550) },
+		name: "the last entries removed and the head moved back", damage: func(f *intruder) { f.truncate(550) },
 		index: 550, kind: log.KindDiverged, what: "a checkpoint of size 600 is recorded, but the log's head is at 550: entries were removed",
 		stopped: "rollback: the store has fewer entries than its checkpoint says (got size 550",
 	},
 	{
-		name: "the last entries and their checkpoint removed", damage: func(f *forger) {
+		name: "the last entries and their checkpoint removed", damage: func(f *intruder) {
 			f.truncate(500)
 			f.exec(`DELETE FROM checkpoints WHERE size > 500`)
 		},
@@ -392,7 +392,7 @@ var tamperings = []tampering{
 		stopped: "rollback: the fence has a checkpoint of size 600, the newest in the store is of size 500",
 	},
 	{
-		name: "all entries removed", damage: func(f *forger) {
+		name: "all entries removed", damage: func(f *intruder) {
 			f.exec(`DELETE FROM entries`)
 			f.exec(`DELETE FROM nodes`)
 			f.exec(`DELETE FROM payloads`)
@@ -406,45 +406,45 @@ var tamperings = []tampering{
 
 	// Checkpoints.
 	{
-		name: "the newest checkpoint edited", damage: func(f *forger) {
+		name: "the newest checkpoint edited", damage: func(f *intruder) {
 			f.exec(`UPDATE checkpoints SET note = CAST(replace(CAST(note AS TEXT), char(10)||'600'||char(10), char(10)||'599'||char(10)) AS BLOB) WHERE size = 600`)
 		},
 		index: 600, kind: log.KindInvalid, what: "the recorded checkpoint of size 600 doesn't verify", stopped: "unverified: the store's newest checkpoint",
 	},
 	{
-		name: "an old checkpoint edited", damage: func(f *forger) {
+		name: "an old checkpoint edited", damage: func(f *intruder) {
 			f.exec(`UPDATE checkpoints SET note = CAST(replace(CAST(note AS TEXT), char(10)||'300'||char(10), char(10)||'301'||char(10)) AS BLOB) WHERE size = 300`)
 		},
 		index: 300, kind: log.KindInvalid, what: "the recorded checkpoint of size 300 doesn't verify",
 	},
 	{
-		name: "the newest checkpoint removed", damage: func(f *forger) { f.exec(`DELETE FROM checkpoints WHERE size = 600`) },
+		name: "the newest checkpoint removed", damage: func(f *intruder) { f.exec(`DELETE FROM checkpoints WHERE size = 600`) },
 		index: 500, kind: log.KindDiverged, what: "its checkpoints were removed",
 		stopped: "rollback: the fence has a checkpoint of size 600, the newest in the store is of size 500",
 	},
 	{
-		name: "the first checkpoints removed", damage: func(f *forger) { f.exec(`DELETE FROM checkpoints WHERE size < 500`) },
+		name: "the first checkpoints removed", damage: func(f *intruder) { f.exec(`DELETE FROM checkpoints WHERE size < 500`) },
 		index: 0, kind: log.KindInvalid, what: "the first recorded checkpoint is of size 500: older ones were removed",
 	},
 	{
-		name: "all checkpoints removed", damage: func(f *forger) { f.exec(`DELETE FROM checkpoints`) },
+		name: "all checkpoints removed", damage: func(f *intruder) { f.exec(`DELETE FROM checkpoints`) },
 		index: 0, kind: log.KindDiverged, what: "the fence records a signed checkpoint of size 600, the store has none",
 		stopped: "rollback: the fence has a checkpoint of size 600, the store has none",
 	},
 	{
-		name: "the newest checkpoint signed with another key", damage: func(f *forger) {
+		name: "the newest checkpoint signed with another key", damage: func(f *intruder) {
 			root := rootOf(f.entries())
 			f.exec(`UPDATE checkpoints SET note = ? WHERE size = 600`, f.note(checkpoint.Seed{8}, 600, root))
 		},
 		index: 600, kind: log.KindInvalid, what: "the recorded checkpoint of size 600 doesn't verify", stopped: "unverified: the store's newest checkpoint",
 	},
 	{
-		name: "a checkpoint recorded for another size", damage: func(f *forger) { f.exec(`UPDATE checkpoints SET size = 450 WHERE size = 500`) },
+		name: "a checkpoint recorded for another size", damage: func(f *intruder) { f.exec(`UPDATE checkpoints SET size = 450 WHERE size = 500`) },
 		index: 450, kind: log.KindInvalid, what: "the checkpoint recorded for size 450 is of size 500",
 	},
 	{
 		// With the key: the server itself, or who has stolen its seed.
-		name: "a checkpoint of another history, well signed", damage: func(f *forger) {
+		name: "a checkpoint of another history, well signed", damage: func(f *intruder) {
 			f.exec(`UPDATE checkpoints SET note = ? WHERE size = 600`, f.note(testSeed, 600, merkle.Hash{1}))
 		},
 		index: 600, kind: log.KindDiverged, what: "two histories were signed", stopped: "diverged: the fence and the store have different checkpoints of size 600",
@@ -452,12 +452,12 @@ var tamperings = []tampering{
 
 	// Other histories, consistent in themselves.
 	{
-		name: "everything from the middle on", damage: func(f *forger) { f.rebuild(f.rewrite(350)) },
-		index: 300, kind: log.KindDiverged, what: "entries of [300, 500) were changed after they were signed", also: "later checkpoints contradict",
+		name: "everything from the middle on", damage: func(f *intruder) { f.rebuild(f.rewrite(350)) },
+		index: 300, kind: log.KindDiverged, what: "entries of [300, 500) were changed after they were signed", also: "later checkpoints that contradict the entries, too: 2",
 		stopped: "diverged: the store has another tree than its checkpoint of the same size says",
 	},
 	{
-		name: "everything from the middle on, old checkpoints removed", damage: func(f *forger) {
+		name: "everything from the middle on, old checkpoints removed", damage: func(f *intruder) {
 			f.rebuild(f.rewrite(350))
 			f.exec(`DELETE FROM checkpoints WHERE size BETWEEN 301 AND 599`)
 		},
@@ -465,7 +465,7 @@ var tamperings = []tampering{
 		stopped: "diverged: the store has another tree than its checkpoint of the same size says",
 	},
 	{
-		name: "everything from the middle on, all later checkpoints removed", damage: func(f *forger) {
+		name: "everything from the middle on, all later checkpoints removed", damage: func(f *intruder) {
 			f.rebuild(f.rewrite(350))
 			f.exec(`DELETE FROM checkpoints WHERE size > 300`)
 		},
@@ -473,7 +473,7 @@ var tamperings = []tampering{
 		also: "the fence's checkpoint of size 600 signs root", stopped: "rollback: the fence has a checkpoint of size 600",
 	},
 	{
-		name: "everything from the middle on, signed with another key", damage: func(f *forger) {
+		name: "everything from the middle on, signed with another key", damage: func(f *intruder) {
 			all := f.rewrite(350)
 			f.rebuild(all)
 			for _, size := range []int{500, 600} {
@@ -485,7 +485,7 @@ var tamperings = []tampering{
 	},
 	{
 		// Nothing but the fence, and whoever holds a checkpoint of the old history, can tell.
-		name: "everything from the middle on, signed anew", damage: func(f *forger) {
+		name: "everything from the middle on, signed anew", damage: func(f *intruder) {
 			all := f.rewrite(350)
 			f.rebuild(all)
 			for _, size := range []int{500, 600} {
@@ -496,7 +496,7 @@ var tamperings = []tampering{
 		stopped: "diverged: the fence and the store have different checkpoints of size 600",
 	},
 	{
-		name: "another history that is longer, signed anew", damage: func(f *forger) {
+		name: "another history that is longer, signed anew", damage: func(f *intruder) {
 			all := f.rewrite(350)
 			f.exec(`DELETE FROM payloads WHERE idx >= 598`)
 			f.exec(`DELETE FROM ids WHERE idx >= 598`)
@@ -634,7 +634,7 @@ func TestALostStoreIsRefused(t *testing.T) {
 			}
 		},
 		"its rows": func(s *testService) {
-			s.forge(t, func(f *forger) {
+			s.forge(t, func(f *intruder) {
 				for _, table := range []string{"log_keys", "heads", "entries", "nodes", "ids", "payloads", "checkpoints", "logs"} {
 					f.exec(`DELETE FROM ` + table)
 				}
@@ -749,19 +749,19 @@ func TestTamperingWithTheUnsignedTail(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {
 		name    string
-		damage  func(f *forger)
+		damage  func(f *intruder)
 		stopped string
 	}{
 		{
-			"an entry changed", func(f *forger) { f.editEntry(6, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
+			"an entry changed", func(f *intruder) { f.editEntry(6, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
 			"entry 7 doesn't continue the chain",
 		},
 		{
-			"the newest entry changed", func(f *forger) { f.editEntry(7, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
+			"the newest entry changed", func(f *intruder) { f.editEntry(7, func(e *log.Entry) { e.Digest[0] ^= 1 }) },
 			"entry 7 has hash",
 		},
 		{
-			"a time set back", func(f *forger) {
+			"a time set back", func(f *intruder) {
 				all := f.entries()
 				all[6].ReceivedAt = all[4].ReceivedAt - 1
 				f.rebuild(all)
@@ -769,23 +769,23 @@ func TestTamperingWithTheUnsignedTail(t *testing.T) {
 			"entry 6 was received at",
 		},
 		// Consistent in itself and never signed: only the hash that clients were given tells.
-		{"the tail forked", func(f *forger) { f.rebuild(f.rewrite(6)) }, "it was acknowledged with"},
+		{"the tail forked", func(f *intruder) { f.rebuild(f.rewrite(6)) }, "it was acknowledged with"},
 		{
-			"the tail forked and grown", func(f *forger) {
+			"the tail forked and grown", func(f *intruder) {
 				all := f.rewrite(6)
 				f.rebuild(append(all, log.Entry{ReceivedAt: all[7].ReceivedAt, Digest: [32]byte{1}}))
 			},
 			"it was acknowledged with",
 		},
-		{"the tail dropped", func(f *forger) { f.truncate(6) }, "8 entries were acknowledged, the store's head is at 6"},
-		{"all that isn't signed dropped", func(f *forger) { f.truncate(5) }, "the store's head is at 5"},
-		{"what is signed dropped", func(f *forger) { f.truncate(4) }, "rollback: the store has fewer entries than were signed"},
+		{"the tail dropped", func(f *intruder) { f.truncate(6) }, "8 entries were acknowledged, the store's head is at 6"},
+		{"all that isn't signed dropped", func(f *intruder) { f.truncate(5) }, "the store's head is at 5"},
+		{"what is signed dropped", func(f *intruder) { f.truncate(4) }, "rollback: the store has fewer entries than were signed"},
 		{
-			"the head's tree", func(f *forger) { f.editByte("heads", "edge", "size = 8", 0) },
+			"the head's tree", func(f *intruder) { f.editByte("heads", "edge", "size = 8", 0) },
 			"the stored entries don't give the tree of the store's head",
 		},
 		{
-			"another checkpoint recorded, well signed", func(f *forger) {
+			"another checkpoint recorded, well signed", func(f *intruder) {
 				f.exec(`INSERT INTO checkpoints (log, size, note) VALUES (?, 8, ?)`, f.log.ID, f.note(testSeed, 8, merkle.Hash{1}))
 			},
 			"diverged: ",
@@ -829,7 +829,7 @@ func TestAForkedTailIsNotExtended(t *testing.T) {
 	release := s.holdPublisher()
 	defer release()
 	s.append("e1")
-	s.forge(t, func(f *forger) {
+	s.forge(t, func(f *intruder) {
 		all := f.entries()
 		all[1].Digest[0] ^= 1
 		f.exec(`DELETE FROM entries`)
@@ -876,7 +876,7 @@ func TestADamagedContentFailsOnlyItsRetry(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
 	s.append("a")
-	s.forge(t, func(f *forger) { f.exec(`UPDATE payloads SET payload = x'00' WHERE idx = 0`) })
+	s.forge(t, func(f *intruder) { f.exec(`UPDATE payloads SET payload = x'00' WHERE idx = 0`) })
 	let := s.hold()
 	first := make(chan error)
 	go func() { _, err := s.log().Append(context.Background(), events(t, 1)); first <- err }()
