@@ -129,7 +129,7 @@ func (s *Server) await(ctx context.Context, l *log.Log, state log.State, size ui
 	ctx, cancel := context.WithTimeout(ctx, maxWait)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	l.Wait(ctx, size, state)
+	_ = l.Wait(ctx, size, state) // however it ends, the answer says how far the log has come
 }
 
 // postBatch appends events, all or none, and answers with their places.
@@ -396,7 +396,7 @@ func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q q
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
-	l.Wait(ctx, from+1, log.StateSequenced)
+	_ = l.Wait(ctx, from+1, log.StateSequenced) // nothing new is an answer too
 	size := l.Sizes().Size
 	if from > size {
 		return badRequest("from: %d is beyond the log's size %d", from, size)

@@ -212,7 +212,7 @@ func (f *FileFence) acquire(ctx context.Context) (unlock func(), err error) {
 		return nil, fmt.Errorf("locking %s: %w", f.lock.Path(), err)
 	}
 	return func() {
-		f.lock.Unlock() // can only fail on a closed file, which holds no lock
+		_ = f.lock.Unlock() // can only fail on a closed file, which holds no lock
 		f.mu.Unlock()
 	}, nil
 }

@@ -26,7 +26,7 @@ const (
 )
 
 // Format writes a placeholder, whatever the verb.
-func (s Seed) Format(f fmt.State, verb rune) { io.WriteString(f, secret) }
+func (s Seed) Format(f fmt.State, verb rune) { _, _ = io.WriteString(f, secret) }
 
 // LogValue returns a placeholder.
 func (s Seed) LogValue() slog.Value { return slog.StringValue(secret) }

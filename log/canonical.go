@@ -134,7 +134,7 @@ func (p *parser) number() bool {
 		p.out = append(p.out, d[start:i]...)
 		return true
 	}
-	exact := false
+	var exact bool
 	if p.out, exact = appendNumber(p.out, d[start:i]); !exact {
 		p.out = append(p.out, '0')
 		return p.problem("is a number that JSON readers would not keep exactly (IEEE 754 double precision): send it as a string")

@@ -12,12 +12,8 @@ import (
 )
 
 // An operator who wants to tell two stories of one event isn't bound to this package: it can hash whatever it likes into an
-// entry, as long as two disclosures that are accepted lead there. A forger is such an operator's tool. It follows the
-// hashes of the specification and none of its rules.
-type forger struct {
-	claims []forgedClaim
-}
-
+// entry, as long as two disclosures that are accepted lead there. A forged claim is such an operator's tool: it
+// follows the hashes of the specification and none of its rules.
 type forgedClaim struct {
 	pointer string // as it is hashed
 	salt    string

@@ -42,7 +42,8 @@ type FsckProblem struct {
 	Kind  string `json:"kind"`
 	What  string `json:"what"`
 
-	end uint64 // of what a sum is over, which begins at Index; 0: it is about Index itself
+	entry bool   // it is about the entry at Index or its content
+	end   uint64 // it is about a sum over [Index, end), if not 0
 }
 
 // FsckReport is what Fsck found out about a log.
@@ -85,11 +86,13 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	}
 	r := f.report
 	r.Contents = contents.report.Contents
-	r.Problems = append(r.Problems, contents.report.Problems...)
-	locate(r.Problems)
-	if len(r.Problems) > maxProblems {
-		r.Problems, r.Truncated = r.Problems[:maxProblems], true
+	for _, p := range contents.report.Problems {
+		p.entry = true
+		r.Problems = append(r.Problems, p)
 	}
+	locate(r.Problems)
+	r.Truncated = len(r.Problems) > maxProblems || f.full() || contents.full()
+	r.Problems = r.Problems[:min(len(r.Problems), maxProblems)]
 	return r, nil
 }
 
@@ -99,7 +102,7 @@ func locate(problems []FsckProblem) {
 		p := &problems[i]
 		first := p.end
 		for _, o := range problems {
-			if o.end == 0 && o.Index >= p.Index && o.Index < first {
+			if o.entry && o.Index >= p.Index && o.Index < first {
 				first = o.Index
 			}
 		}
@@ -158,16 +161,22 @@ func (f *fsck) full() bool { return len(f.report.Problems) >= maxProblems }
 // prepare reads what the log is checked against: the fence before the checkpoints before the head, so that beside a
 // running server each is covered by the next.
 func (f *fsck) prepare(ctx context.Context) (err error) {
-	f.verifiers = f.opt.Verifiers
-	if len(f.verifiers) == 0 {
-		for _, vkey := range f.info.VKeys {
-			v, err := note.NewVerifier(vkey)
-			if err != nil {
-				f.bad(0, KindInvalid, "the store names a verifier key that isn't one: %v", err)
-				continue
-			}
-			f.verifiers = append(f.verifiers, v)
+	for _, vkey := range f.info.VKeys {
+		v, err := note.NewVerifier(vkey)
+		if err != nil {
+			f.bad(0, KindInvalid, "the store names a verifier key that isn't one: %v", err)
+			continue
 		}
+		f.verifiers = append(f.verifiers, v)
+	}
+	for _, p := range f.opt.Verifiers {
+		same := func(v note.Verifier) bool { return v.Name() == p.Name() && v.KeyHash() == p.KeyHash() }
+		if !slices.ContainsFunc(f.verifiers, same) {
+			f.bad(0, KindInvalid, "verifier key %s+%08x, which is trusted, is not among those that the store names", p.Name(), p.KeyHash())
+		}
+	}
+	if len(f.opt.Verifiers) > 0 {
+		f.verifiers = f.opt.Verifiers
 	}
 	if f.opt.Fence != nil {
 		if err := f.readFence(ctx); err != nil {
@@ -359,6 +368,7 @@ func (f *fsck) badEntry(index uint64, format string, args ...any) {
 	}
 	f.named = index + 1
 	f.bad(index, KindInvalid, format, args...)
+	f.report.Problems[len(f.report.Problems)-1].entry = true
 }
 
 // blame notes the chain's break at the newest entry, now that the one after it is known to follow it or not, or that there

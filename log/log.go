@@ -99,12 +99,13 @@ func (l *Log) Records(ctx context.Context, from, to uint64) ([]Record, error) {
 	signed := l.Sizes().Signed
 	out := make([]Record, 0, to-from)
 	err := l.service.store.Entries(ctx, l.ID, from, to, func(b []byte) error {
-		e, err := ParseEntry(b)
+		index := from + uint64(len(out))
+		e, err := storedEntry(index, b)
 		if err != nil {
 			return err
 		}
 		r := Record{
-			Log: l.Name, Index: from + uint64(len(out)), Hash: merkle.LeafHash(b),
+			Log: l.Name, Index: index, Hash: merkle.LeafHash(b),
 			State: StateSequenced, ReceivedAt: e.ReceivedAt, Previous: e.Previous,
 		}
 		if r.Index < signed {
@@ -346,7 +347,7 @@ func (s source) Publish(c checkpoint.Checkpoint, note []byte) { s.l.progress.pub
 // Place returns where the event at index stands, without its content.
 func (l *Log) Place(ctx context.Context, index uint64) (p Place, err error) {
 	err = l.service.store.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
-		e, err := ParseEntry(b)
+		e, err := storedEntry(index, b)
 		p = Place{Index: index, ReceivedAt: e.ReceivedAt, Previous: e.Previous, Hash: merkle.LeafHash(b)}
 		return err
 	})

@@ -244,7 +244,7 @@ func (p *parser) elements(s *scope, limit int, list []object) ([]object, bool) {
 	}
 	for n := 1; ; n++ {
 		p.enterIndex(n - 1)
-		ok := false
+		var ok bool
 		if n > limit {
 			ok = p.skip()
 		} else {

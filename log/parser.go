@@ -168,12 +168,11 @@ func (p *parser) peek() byte {
 }
 
 // end checks that nothing but white space is left.
-func (p *parser) end() bool {
+func (p *parser) end() {
 	p.space()
 	if p.pos < len(p.data) {
-		return p.unexpected("the end of the input")
+		p.unexpected("the end of the input")
 	}
-	return true
 }
 
 // enter steps over the bracket that opens an array or object, the depth-th in nesting from 1, unless that is too deep.

@@ -64,9 +64,9 @@ func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) e
 	digests := make([][32]byte, 0, to-from)
 	tree := merkle.NewRange()
 	err := store.Entries(ctx, log, from, to, func(b []byte) error {
-		e, err := ParseEntry(b)
+		e, err := storedEntry(from+uint64(len(digests)), b)
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", from+uint64(len(digests)), err)
+			return err
 		}
 		digests = append(digests, e.Digest)
 		tree.Append(merkle.LeafHash(b), nil)

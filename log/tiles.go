@@ -28,6 +28,15 @@ func (t tiles) ReadTile(ctx context.Context, tile merkle.Tile) ([]merkle.Hash, e
 	return hashes, err
 }
 
+// storedEntry reads the entry that a store has at index. It is ErrDamaged if it isn't one.
+func storedEntry(index uint64, b []byte) (Entry, error) {
+	e, err := ParseEntry(b)
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %d: %w: %w", index, err, ErrDamaged)
+	}
+	return e, nil
+}
+
 // checkHead checks a head against the rows that it summarises, and returns its range: the tree's right edge is rebuilt
 // from stored nodes and from the entries they don't cover yet, and the newest entry must have the hash and the time that
 // the head gives. It is ErrDamaged if they don't agree.
@@ -50,7 +59,7 @@ func checkHead(ctx context.Context, store Reader, info Info, head Head) (*merkle
 		return edge, nil
 	}
 	err = store.Entries(ctx, info.ID, head.Size-1, head.Size, func(b []byte) error {
-		e, err := ParseEntry(b)
+		e, err := storedEntry(head.Size-1, b)
 		if err != nil {
 			return err
 		}

@@ -102,7 +102,7 @@ func appendFile(cmd *cobra.Command, c *client, opt *appendOptions, name string) 
 func (a *appender) sendAll(ctx context.Context) {
 	var flying errgroup.Group
 	flying.SetLimit(a.opt.concurrency)
-	defer flying.Wait()
+	defer func() { _ = flying.Wait() }() // failures are kept in a
 	for !a.failed() {
 		b, err := a.in.next()
 		if errors.Is(err, io.EOF) {

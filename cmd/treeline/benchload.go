@@ -132,7 +132,7 @@ func (l *load) send(ctx context.Context) {
 // error if the connection breaks, and nil when the server closes it or the time is over.
 func (l *load) use(ctx context.Context, conn net.Conn, buffer []byte, b *body) error {
 	// When the caller gives up, what waits for an answer is interrupted.
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	response := newResponseReader(conn)
 	for keep := true; keep && l.running(ctx); {
 		b.fill(l.sequence)

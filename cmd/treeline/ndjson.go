@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -66,7 +67,7 @@ func (r *batchReader) next() (*batch, error) {
 		b.read, r.read = b.read+r.read, 0
 		r.advance()
 	}
-	b.last = r.ahead == nil && r.err == io.EOF
+	b.last = r.ahead == nil && errors.Is(r.err, io.EOF)
 	b.random = r.ids.random
 	return b, nil
 }
@@ -77,7 +78,7 @@ func (r *batchReader) advance() {
 	for r.err == nil {
 		var line []byte
 		line, r.err = r.readLine()
-		if r.err != nil && (r.err != io.EOF || len(line) == 0) {
+		if r.err != nil && (!errors.Is(r.err, io.EOF) || len(line) == 0) {
 			return
 		}
 		if line = bytes.TrimSpace(line); len(line) == 0 {
@@ -105,10 +106,10 @@ func (r *batchReader) readLine() ([]byte, error) {
 		part, err := r.in.ReadSlice('\n')
 		line = append(line, part...)
 		r.read += int64(len(part))
-		if err == bufio.ErrBufferFull && len(line) <= maxBatchBytes {
+		if errors.Is(err, bufio.ErrBufferFull) && len(line) <= maxBatchBytes {
 			continue
 		}
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			err = fmt.Errorf("longer than a batch may be, %d bytes", maxBatchBytes)
 		}
 		return line, err

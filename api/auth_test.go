@@ -1,0 +1,242 @@
+package api_test
+
+import (
+	"hash/crc32"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// Whatever is wrong with a key, the answer is the same, so that nobody learns which ids exist.
+func TestEveryWrongKeyGetsTheSameAnswer(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	_, unknown := log.NewKey(log.RoleAdmin, 0, "", 0)
+	// A known id with another secret, and a checksum that is right for it: only the hash tells.
+	wrongSecret := forgeSecret(s.admin)
+	if _, err := log.ParseKey(wrongSecret); err != nil {
+		t.Fatal(err)
+	}
+	var want string
+	for name, header := range map[string]string{
+		"missing":            "",
+		"no scheme":          s.admin,
+		"another scheme":     "Basic " + s.admin,
+		"lower-case scheme":  "bearer " + s.admin,
+		"empty":              "Bearer ",
+		"malformed":          "Bearer tl_x",
+		"cut off":            "Bearer " + s.admin[:len(s.admin)-1],
+		"something appended": "Bearer " + s.admin + "x",
+		"two spaces":         "Bearer  " + s.admin,
+		"wrong checksum":     "Bearer " + s.admin[:len(s.admin)-1] + string(s.admin[len(s.admin)-1]^1),
+		"wrong secret":       "Bearer " + wrongSecret,
+		"unknown id":         "Bearer " + unknown,
+	} {
+		for _, path := range []string{"/v1/events", "/v1/logs", "/v1/events/none?log=none", "/v1/checkpoint?nonsense=1"} {
+			req, err := http.NewRequest("GET", s.url+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header != "" {
+				req.Header.Set("Authorization", header)
+			}
+			got := s.send(req)
+			got.problem(t, http.StatusUnauthorized, "unauthorized")
+			if got.header.Get("WWW-Authenticate") == "" {
+				t.Errorf("%s: no WWW-Authenticate", name)
+			}
+			if want == "" {
+				want = got.anonymous()
+			}
+			if got.anonymous() != want {
+				t.Errorf("%s: got %s, want %s", name, got.anonymous(), want)
+			}
+		}
+	}
+	// A key that was read a moment ago is remembered; that is no way round its secret.
+	s.get("/v1/events", s.admin).into(t, http.StatusOK, new(any))
+	if got := s.get("/v1/events", wrongSecret).anonymous(); got != want {
+		t.Errorf("wrong secret of a remembered key: got %s", got)
+	}
+}
+
+// forgeSecret returns a key with the same public id that is well formed.
+func forgeSecret(key string) string {
+	_, other := log.NewKey(log.RoleAdmin, 0, "", 0)
+	const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	body := key[:15] + other[15:48]
+	var sum [6]byte
+	for i, n := len(sum)-1, crc32.ChecksumIEEE([]byte(body)); i >= 0; i, n = i-1, n/62 {
+		sum[i] = base62[n%62]
+	}
+	return body + "_" + string(sum[:])
+}
+
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	event := `{"action":"a"}`
+	requests := map[string]request{
+		"append":       {method: "POST", path: "/v1/events", body: event},
+		"append many":  {method: "POST", path: "/v1/events/batch", body: `{"events":[` + event + `]}`},
+		"list":         {method: "GET", path: "/v1/events"},
+		"read":         {method: "GET", path: "/v1/events/none"},
+		"prove":        {method: "GET", path: "/v1/events/none/proof"},
+		"feed":         {method: "GET", path: "/v1/feed?timeout=0s"},
+		"inclusion":    {method: "GET", path: "/v1/proofs/inclusion?index=0"},
+		"consistency":  {method: "GET", path: "/v1/proofs/consistency?from=0"},
+		"checkpoint":   {method: "GET", path: "/v1/checkpoint"},
+		"list logs":    {method: "GET", path: "/v1/logs"},
+		"make a log":   {method: "POST", path: "/v1/logs", body: `{"name":"x"}`},
+		"list keys":    {method: "GET", path: "/v1/keys"},
+		"make a key":   {method: "POST", path: "/v1/keys", body: `{"role":"writer"}`},
+		"public paths": {method: "GET", path: "/logs/default/checkpoint"},
+	}
+	for role, may := range map[log.Role]string{
+		log.RoleWriter: "append, append many, public paths",
+		log.RoleReader: "list, read, prove, feed, inclusion, consistency, checkpoint, public paths",
+		log.RoleAdmin:  "everything",
+	} {
+		name := "default"
+		if role == log.RoleAdmin {
+			name = ""
+		}
+		key := s.key(role, name)
+		for what, r := range requests {
+			r.key = key
+			got := s.do(r)
+			allowed := may == "everything" || strings.Contains(", "+may+",", ", "+what+",")
+			if allowed && (got.status == http.StatusForbidden || got.status == http.StatusUnauthorized) {
+				t.Errorf("%s, %s: got %d %s", role, what, got.status, got.body)
+			}
+			if !allowed {
+				got.problem(t, http.StatusForbidden, "forbidden")
+			}
+		}
+	}
+	if got := len(s.service.Logs()); got != 2 {
+		t.Errorf("logs: got %d, want default and the administrator's", got)
+	}
+}
+
+// A log's key means that log. What it may not know of is answered like what doesn't exist, to the byte.
+func TestAnotherTenantsLogIsNoLog(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	s.log("mine")
+	s.log("theirs")
+	reader, writer := s.key(log.RoleReader, "mine"), s.key(log.RoleWriter, "mine")
+	s.post("/v1/events?log=theirs&wait=signed", s.admin, `{"id":"e1","action":"a"}`).into(t, http.StatusCreated, new(record))
+
+	for _, r := range []request{
+		{method: "GET", path: "/v1/events?log=%s"},
+		{method: "GET", path: "/v1/events/e1?log=%s"},
+		{method: "GET", path: "/v1/events/e1/proof?log=%s"},
+		{method: "GET", path: "/v1/feed?from=0&log=%s"},
+		{method: "GET", path: "/v1/proofs/inclusion?index=0&log=%s"},
+		{method: "GET", path: "/v1/proofs/consistency?from=0&log=%s"},
+		{method: "GET", path: "/v1/checkpoint?log=%s"},
+		{method: "POST", path: "/v1/events?log=%s", body: `{"action":"a"}`},
+		{method: "POST", path: "/v1/events/batch?log=%s", body: `{"events":[{"action":"a"}]}`},
+		{method: "GET", path: "/logs/%s/checkpoint"},
+		{method: "GET", path: "/logs/%s/tile/0/000.p/1"},
+		{method: "GET", path: "/logs/%s/tile/entries/000.p/1"},
+		{method: "GET", path: "/logs/%s/tile/nonsense"},
+	} {
+		for _, key := range []string{reader, writer, ""} {
+			if key == "" && strings.HasPrefix(r.path, "/v1") {
+				continue
+			}
+			path := r.path
+			r.key = key
+			r.path = strings.ReplaceAll(path, "%s", "theirs")
+			theirs := s.do(r)
+			r.path = strings.ReplaceAll(path, "%s", "never-made")
+			none := s.do(r)
+			r.path = path
+			theirs.problem(t, http.StatusNotFound, "not_found")
+			if theirs.anonymous() != none.anonymous() {
+				t.Errorf("%s %s: another's log got\n%s\nnone got\n%s", r.method, path, theirs.anonymous(), none.anonymous())
+			}
+		}
+	}
+	// Its own log it may name; an id of another's log is none.
+	s.get("/v1/events?log=mine", reader).into(t, http.StatusOK, new(any))
+	theirs, none := s.get("/v1/events/e1", reader), s.get("/v1/events/e2", reader)
+	theirs.problem(t, http.StatusNotFound, "not_found")
+	if theirs.anonymous() != none.anonymous() {
+		t.Errorf("an id of another's log: got %s, none got %s", theirs.anonymous(), none.anonymous())
+	}
+}
+
+// A server-wide key names the log, and means default when it doesn't.
+func TestAServerWideKeyNamesTheLog(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	s.log("other")
+	for path, want := range map[string]string{"/v1/events": "default", "/v1/events?log=default": "default", "/v1/events?log=other": "other"} {
+		var r record
+		s.post(path, s.admin, `{"action":"a"}`).into(t, http.StatusCreated, &r)
+		if r.Log != want {
+			t.Errorf("%s: appended to %s, want %s", path, r.Log, want)
+		}
+	}
+	s.get("/v1/events?log=none", s.admin).problem(t, http.StatusNotFound, "not_found")
+	s.get("/v1/events?log=", s.admin).into(t, http.StatusOK, new(any))
+}
+
+func TestLogsAndKeys(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	var made struct {
+		Name, Origin string
+		LogID        string `json:"log_id"`
+		VKeys        []string
+		Public       bool
+		Sizes        map[string]int
+	}
+	s.post("/v1/logs", s.admin, `{"name":"new","public":true}`).into(t, http.StatusCreated, &made)
+	if made.Name != "new" || made.Origin != "test.example/logs/new" || len(made.LogID) != 64 || len(made.VKeys) != 1 || !made.Public {
+		t.Errorf("log: got %+v", made)
+	}
+	s.post("/v1/logs", s.admin, `{"name":"new"}`).problem(t, http.StatusConflict, "exists")
+	for _, body := range []string{
+		`{"name":"hub"}`, `{"name":"system"}`, `{"name":"A"}`, `{"name":""}`, `{}`, `{"name":"-x"}`, `{"name":"x","Public":true}`,
+		`{"name":"x","name":"y"}`, `{"name":"x","more":1}`, `[]`, `{`, `{"name":"x"} {}`, `{"name":1}`,
+	} {
+		s.post("/v1/logs", s.admin, body).problem(t, http.StatusBadRequest, "invalid_request")
+	}
+	var key struct{ ID, Key, Role, Log, Name string }
+	s.post("/v1/keys", s.admin, `{"role":"writer","log":"new","name":"ci"}`).into(t, http.StatusCreated, &key)
+	if id, err := log.ParseKey(key.Key); err != nil || id != key.ID || key.Role != "writer" || key.Log != "new" || key.Name != "ci" {
+		t.Errorf("key: got %+v, %v", key, err)
+	}
+	s.post("/v1/events", key.Key, `{"action":"a"}`).into(t, http.StatusCreated, new(record))
+	for _, body := range []string{
+		`{"role":"root"}`, `{}`, `{"role":"admin","log":"new"}`, `{"role":"writer","name":"` + strings.Repeat("x", 129) + `"}`,
+	} {
+		s.post("/v1/keys", s.admin, body).problem(t, http.StatusBadRequest, "invalid_request")
+	}
+	s.post("/v1/keys", s.admin, `{"role":"writer","log":"none"}`).problem(t, http.StatusNotFound, "not_found")
+	// A key's text, and what its secret hashes to, are shown once and never again.
+	for _, path := range []string{"/v1/keys", "/v1/logs"} {
+		got := s.get(path, s.admin)
+		for _, secret := range []string{key.Key, key.Key[16:48], s.admin[16:48], `"key"`, "hash"} {
+			if strings.Contains(string(got.body), secret) {
+				t.Errorf("%s shows %q: %s", path, secret, got.body)
+			}
+		}
+		var list struct {
+			Data       []any
+			NextCursor *string `json:"next_cursor"`
+			HasMore    bool    `json:"has_more"`
+		}
+		got.into(t, http.StatusOK, &list)
+		if len(list.Data) != 2 || list.NextCursor != nil || list.HasMore {
+			t.Errorf("%s: got %s", path, got.body)
+		}
+	}
+}
