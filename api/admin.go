@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -49,7 +49,7 @@ func (s *Server) postLog(w http.ResponseWriter, r *http.Request, key log.Key) er
 		Name   string `json:"name"`
 		Public bool   `json:"public"`
 	}
-	if err := readAdmin(w, r, &in); err != nil {
+	if err := readAdmin(w, r, &in, "name", "public"); err != nil {
 		return err
 	}
 	l, err := s.service.CreateLog(r.Context(), in.Name, in.Public)
@@ -92,7 +92,7 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		Log  string `json:"log"`
 		Name string `json:"name"`
 	}
-	if err := readAdmin(w, r, &in); err != nil {
+	if err := readAdmin(w, r, &in, "role", "log", "name"); err != nil {
 		return err
 	}
 	role, err := log.ParseRole(in.Role)
@@ -138,8 +138,8 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request, _ log.Key) err
 	return writeJSON(w, http.StatusOK, list{Data: views})
 }
 
-// readAdmin reads a small JSON body into v, and refuses members that v doesn't have.
-func readAdmin(w http.ResponseWriter, r *http.Request, v any) error {
+// readAdmin reads a small JSON object into v, and refuses members that it shouldn't have.
+func readAdmin(w http.ResponseWriter, r *http.Request, v any, members ...string) error {
 	if kind, err := mediaType(r); err != nil {
 		return err
 	} else if kind != "application/json" {
@@ -154,13 +154,17 @@ func readAdmin(w http.ResponseWriter, r *http.Request, v any) error {
 	if err != nil {
 		return badRequest("the body: %v", err)
 	}
-	d := json.NewDecoder(bytes.NewReader(canonical))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	var have map[string]json.RawMessage
+	if err := json.Unmarshal(canonical, &have); err != nil {
 		return badRequest("the body: %v", err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return badRequest("the body holds more than one value")
+	for name := range have {
+		if !slices.Contains(members, name) {
+			return badRequest("the body: member %q is unknown here; known are: %s", name, strings.Join(members, ", "))
+		}
+	}
+	if err := json.Unmarshal(canonical, v); err != nil {
+		return badRequest("the body: %v", err)
 	}
 	return nil
 }

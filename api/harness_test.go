@@ -333,3 +333,17 @@ func (s *testServer) send(req *http.Request) answer {
 	}
 	return answer{resp.StatusCode, resp.Header, body}
 }
+
+// metric returns the value of a metric without labels, as the operator's listener shows it.
+func (s *testServer) metric(name string) string {
+	s.t.Helper()
+	w := httptest.NewRecorder()
+	s.api.Ops().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	s.t.Fatalf("there is no metric %s", name)
+	return ""
+}

@@ -168,6 +168,10 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 			continue
 		}
 		f.verifiers = append(f.verifiers, v)
+		pinned := func(p note.Verifier) bool { return p.Name() == v.Name() && p.KeyHash() == v.KeyHash() }
+		if v.Name() != f.info.Origin || len(f.opt.Verifiers) > 0 && !slices.ContainsFunc(f.opt.Verifiers, pinned) {
+			f.bad(0, KindInvalid, "the store names verifier key %s+%08x, which isn't one of the log's", v.Name(), v.KeyHash())
+		}
 	}
 	for _, p := range f.opt.Verifiers {
 		same := func(v note.Verifier) bool { return v.Name() == p.Name() && v.KeyHash() == p.KeyHash() }
@@ -202,7 +206,13 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 		f.bad(newest.Size, KindDiverged, "the fence records a signed checkpoint of size %d, the store's newest is of size %d: "+
 			"the store is an older copy, or its checkpoints were removed", f.fence.Size, newest.Size)
 	}
-	if f.head, err = f.store.Head(ctx, f.info.ID); err != nil {
+	f.head, err = f.store.Head(ctx, f.info.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		f.bad(0, KindInvalid, "the log's head is missing")
+	case errors.Is(err, ErrDamaged):
+		f.bad(0, KindInvalid, "%v", err)
+	case err != nil:
 		return fmt.Errorf("reading the head of log %s: %w", f.info.Name, err)
 	}
 	f.report.Size = f.head.Size
@@ -528,16 +538,22 @@ func (f *fsck) checkRun(ctx context.Context, from, to uint64) error {
 			f.bad(next, KindInvalid, "the content of entry %d is missing", next)
 		}
 	}
+	ids := make(map[uint64]string, to-from)
 	err = f.store.Payloads(ctx, f.info.ID, from, to, func(index uint64, p Payload) error {
 		missing(index)
 		next = index + 1
-		if err := f.checkEvent(ctx, index, p, digests[index-from]); err != nil {
+		if event, err := checkContent(p, digests[index-from]); err != nil {
 			f.bad(index, KindInvalid, "entry %d: %v", index, err)
+		} else {
+			ids[index] = event.ID()
 		}
 		f.report.Contents++
 		return ctx.Err()
 	})
 	if err != nil && !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	if err := f.checkIDs(ctx, from, next, ids); err != nil {
 		return err
 	}
 	if err != nil {
@@ -551,20 +567,28 @@ func (f *fsck) checkRun(ctx context.Context, from, to uint64) error {
 	return nil
 }
 
-// checkEvent checks one event against its entry, and that its id leads to it.
-func (f *fsck) checkEvent(ctx context.Context, index uint64, p Payload, digest [32]byte) error {
-	event, err := checkContent(p, digest)
-	if err != nil {
-		return err
-	}
-	// The run looks at the context; a lookup that did would cost a goroutine.
-	switch at, err := f.store.Find(context.WithoutCancel(ctx), f.info.ID, event.ID()); {
-	case errors.Is(err, ErrNotFound):
-		return fmt.Errorf("its id %s is missing from the list of ids", event.ID())
-	case err != nil:
-		return err
-	case at != index:
-		return fmt.Errorf("its id %s leads to entry %d", event.ID(), at)
+// checkIDs looks up the ids of the events in [from, to). Not while their rows are being read: a worker that held one
+// connection and waited for a second could wait for ever.
+func (f *fsck) checkIDs(ctx context.Context, from, to uint64, ids map[uint64]string) error {
+	for index := from; index < to && !f.full(); index++ {
+		id, ok := ids[index]
+		if !ok {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// A lookup that watched the context itself would cost a goroutine.
+		switch at, err := f.store.Find(context.WithoutCancel(ctx), f.info.ID, id); {
+		case errors.Is(err, ErrNotFound):
+			f.bad(index, KindInvalid, "entry %d: its id %s is missing from the list of ids", index, id)
+		case errors.Is(err, ErrDamaged):
+			f.bad(index, KindInvalid, "entry %d: its id %s can't be looked up: %v", index, id, err)
+		case err != nil:
+			return err
+		case at != index:
+			f.bad(index, KindInvalid, "entry %d: its id %s leads to entry %d", index, id, at)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package log
 import (
 	"context"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
@@ -35,6 +37,8 @@ type Sizes struct {
 
 // progress is how far a log has come, with a way to wait for more.
 type progress struct {
+	doubt atomic.Bool // a commit's outcome is unknown: the log may be larger than sizes say
+
 	mu      sync.Mutex
 	sizes   Sizes
 	last    merkle.Hash // leaf hash of the newest entry that was read at start or acknowledged since
@@ -42,6 +46,8 @@ type progress struct {
 	signed  checkpoint.Checkpoint
 	note    []byte // the signed checkpoint
 	stopped error  // why the log is stopped
+	failure error  // of signing, the last one unless it succeeded since
+	since   time.Time
 	waiters int
 	changed chan struct{} // closed and replaced at each change, if anybody waits
 }
@@ -79,6 +85,23 @@ func (p *progress) publish(c checkpoint.Checkpoint, note []byte) {
 		p.sizes.Size = max(p.sizes.Size, c.Size)
 		p.sizes.Signed, p.sizes.Released = c.Size, c.Size
 	})
+}
+
+// unsigned notes that signing fails, or with nil that it doesn't.
+func (p *progress) unsigned(err error, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failure == nil {
+		p.since = now
+	}
+	p.failure = err
+}
+
+// failing returns why and since when signing fails.
+func (p *progress) failing() (since time.Time, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.since, p.failure
 }
 
 // stop notes that the log is stopped; the first reason stays.

@@ -309,21 +309,37 @@ type extension struct {
 // sequence commits one batch, answers its requests, and returns how many events it appended.
 //
 // After any error nothing is remembered of the logs involved, so that the next batch starts from what is stored. Only an
-// error of the commit itself leaves open what became of the batch.
+// error of the commit itself leaves open what became of the batch. A log whose rows contradict its head is stopped, and the
+// batch done again without it: that is its trouble, and not of those that happen to share the batch.
 func (s *sequencer) sequence(batch []*request) (int, error) {
-	extensions, err := s.commit(batch)
+	extensions, damaged, err := s.commit(batch)
 	if err != nil {
 		for _, r := range batch {
 			delete(s.tails, r.log.ID)
+		}
+	}
+	if damaged != nil {
+		damaged.log.stop(err)
+		rest := slices.DeleteFunc(batch, func(r *request) bool { return r.log == damaged.log })
+		for _, r := range damaged.requests {
+			r.answer(nil, fmt.Errorf("%w: %w", ErrStopped, err))
+		}
+		if len(rest) == 0 {
+			return 0, nil
+		}
+		return s.sequence(rest)
+	}
+	if err != nil {
+		for _, r := range batch {
+			if errors.Is(err, ErrOutcomeUnknown) {
+				r.log.progress.doubt.Store(true) // it may have grown: the publisher will look
+			}
 			r.answer(nil, err)
 		}
 		return 0, err
 	}
 	n := 0
 	for _, x := range extensions {
-		if x.tail == nil {
-			continue // refused as a whole
-		}
 		n += len(x.batch.Rows)
 		x.tail.head = x.batch.Head
 		x.log.progress.sequenced(x.batch.Head)
@@ -343,10 +359,11 @@ func (s *sequencer) sequence(batch []*request) (int, error) {
 //  5. write rows and nodes, and move each head on the condition that it stands where it stood,
 //  6. commit.
 //
-// A client that leaves doesn't undo the others' events, hence no context of a request.
-func (s *sequencer) commit(batch []*request) ([]*extension, error) {
+// A client that leaves doesn't undo the others' events, hence no context of a request. With an error that is one log's own,
+// ErrDamaged, comes that log's extension.
+func (s *sequencer) commit(batch []*request) (extensions []*extension, damaged *extension, err error) {
 	ctx := context.Background()
-	extensions := byLog(batch)
+	extensions = byLog(batch)
 	ids := make([]ID, len(extensions))
 	for i, x := range extensions {
 		ids[i] = x.log.ID
@@ -354,38 +371,35 @@ func (s *sequencer) commit(batch []*request) ([]*extension, error) {
 	slices.Sort(ids)
 	tx, err := s.store.Begin(ctx, ids)
 	if err != nil {
-		return nil, fmt.Errorf("beginning a batch: %w", err)
+		return nil, nil, fmt.Errorf("beginning a batch: %w", err)
 	}
 	defer tx.Rollback()
 	for _, x := range extensions {
-		if x.tail, err = s.loadTail(ctx, tx, x.log); errors.Is(err, ErrDamaged) {
-			x.stop(err) // that is this log's trouble, and not of those that happen to share the batch
-			continue
-		} else if err != nil {
-			return nil, fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
-		}
-		if err := s.extend(tx, x); err != nil {
-			return nil, fmt.Errorf("extending log %s: %w", x.log.Name, err)
-		}
-		if len(x.batch.Rows) == 0 {
-			continue
-		}
-		if err := tx.Append(x.log.ID, x.from, &x.batch); err != nil {
-			return nil, fmt.Errorf("appending to log %s: %w", x.log.Name, err)
+		if err := s.extend(ctx, tx, x); err != nil {
+			if errors.Is(err, ErrDamaged) {
+				damaged = x
+			}
+			return nil, damaged, fmt.Errorf("appending to log %s: %w", x.log.Name, err)
 		}
 	}
 	if err := tx.Commit(); err != nil {
-		return nil, fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
+		return nil, nil, fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
 	}
-	return extensions, nil
+	return extensions, nil, nil
 }
 
-// stop stops a log whose rows contradict its head, and refuses its requests.
-func (x *extension) stop(err error) {
-	x.log.stop(fmt.Errorf("its head: %w", err))
-	for _, r := range x.requests {
-		r.err = fmt.Errorf("%w: %w", ErrStopped, err)
+// extend appends to one log what the batch has for it, within the transaction.
+func (s *sequencer) extend(ctx context.Context, tx Tx, x *extension) (err error) {
+	if x.tail, err = s.loadTail(ctx, tx, x.log); err != nil {
+		return fmt.Errorf("loading its head: %w", err)
 	}
+	if err := s.compute(tx, x); err != nil {
+		return err
+	}
+	if len(x.batch.Rows) == 0 {
+		return nil
+	}
+	return tx.Append(x.log.ID, x.from, &x.batch)
 }
 
 // byLog sorts a batch by log, keeping the order within each.
@@ -408,6 +422,9 @@ func byLog(batch []*request) []*extension {
 // it against the rows that it summarises.
 func (s *sequencer) loadTail(ctx context.Context, tx Tx, l *Log) (*tail, error) {
 	head, err := tx.Head(l.ID)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("it is missing: %w", ErrDamaged)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -426,9 +443,9 @@ func (s *sequencer) loadTail(ctx context.Context, tx Tx, l *Log) (*tail, error) 
 	return t, nil
 }
 
-// extend computes what the batch appends to one log, and sets the outcome of each of its requests. The tail's edge is
+// compute computes what the batch appends to one log, and sets the outcome of each of its requests. The tail's edge is
 // ahead of its head from here on until the commit; an error drops both.
-func (s *sequencer) extend(tx Tx, x *extension) error {
+func (s *sequencer) compute(tx Tx, x *extension) error {
 	head := x.tail.head
 	x.from, x.batch.Head = head.Size, head
 	now := s.now().UnixMicro()
@@ -478,12 +495,19 @@ func clientIDs(requests []*request) (ids []string) {
 	return ids
 }
 
+// maxConflicts bounds how many conflicts of one request are looked for: each costs the others in the lane a look at a
+// stored content that may be much larger than what was sent.
+const maxConflicts = 20
+
 // known returns the places of those of a request's events that are in the log, or earlier in the batch, already. It is a
 // ConflictError if the content differs from what stands there.
 func (x *extension) known(tx Tx, r *request, found map[string]uint64) ([]Place, error) {
 	places := make([]Place, len(r.drafts))
 	var conflicts []string
 	for i := range r.drafts {
+		if len(conflicts) == maxConflicts {
+			break
+		}
 		e := r.drafts[i].event
 		if row, ok := x.rows[e.ID()]; ok {
 			places[i] = Place{Index: x.from + uint64(row), Duplicate: true}

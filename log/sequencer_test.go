@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jmoiron/sqlx"
 
 	"github.com/treeline-log/treeline/log"
 )
@@ -400,4 +403,116 @@ func TestReceivedAtNeverDecreases(t *testing.T) {
 	s.append("caught-up")
 	s.signed()
 	s.check()
+}
+
+// After a commit whose outcome is unknown nobody may append for hours: what it did is signed all the same.
+func TestWhatWasCommittedUnknownIsSigned(t *testing.T) {
+	s := newTestService(t)
+	s.append("known")
+	once := true
+	fault := func(at string) bool {
+		hit := at == "after commit" && once
+		once = once && !hit
+		return hit
+	}
+	s.store.fault.Store(&fault)
+	if _, err := s.log().Append(t.Context(), []*log.Event{event(t, "unknown", "x")}); !errors.Is(err, log.ErrOutcomeUnknown) {
+		t.Fatalf("got %v, want ErrOutcomeUnknown", err)
+	}
+	s.until("the event to be signed", func() bool { return s.log().Sizes().Signed == 2 })
+	s.check()
+}
+
+// A log whose rows contradict each other is stopped; who shares its batches is not concerned.
+func TestADamagedLogFailsNobodyElse(t *testing.T) {
+	for name, damage := range map[string]string{
+		"the head is gone":    `DELETE FROM heads WHERE log = 1`,
+		"the head lies":       `UPDATE heads SET last = randomblob(32) WHERE log = 1`,
+		"a content is stray":  `INSERT INTO payloads (log, idx, seed, payload) VALUES (1, 1, x'00', x'00')`,
+		"an entry is missing": `DELETE FROM entries WHERE log = 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestService(t)
+			s.append("first")
+			s.signed()
+			healthy, err := s.CreateLog(t.Context(), "healthy", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.close()
+			sqlx.MustOpen("sqlite", s.path()).MustExec(damage)
+			s.open()
+			healthy = s.Log("healthy")
+			var wg sync.WaitGroup
+			for i := range 40 {
+				wg.Go(func() {
+					l := healthy
+					if i%2 == 0 {
+						l = s.log()
+					}
+					_, err := l.Append(context.Background(), events(t, 1))
+					if l == healthy && err != nil {
+						t.Errorf("the healthy log: %v", err)
+					}
+					if l != healthy && !errors.Is(err, log.ErrStopped) {
+						t.Errorf("the damaged log: got %v, want ErrStopped", err)
+					}
+				})
+			}
+			wg.Wait()
+			if s.log().Stopped() == nil || s.Ready(t.Context()) == nil {
+				t.Error("the damaged log isn't reported as stopped")
+			}
+			if healthy.Sizes().Size != 20 {
+				t.Errorf("size of the healthy log: got %d, want 20", healthy.Sizes().Size)
+			}
+		})
+	}
+}
+
+// A client that leaves while its log is made leaves no half a log behind.
+func TestCreateLogIsFinishedWithoutItsClient(t *testing.T) {
+	s := newTestService(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if l, err := s.CreateLog(ctx, "abandoned", false); err != nil || s.Log("abandoned") != l {
+		t.Errorf("got %v, %v", l, err)
+	}
+	if _, err := s.CreateLog(t.Context(), "abandoned", false); !errors.Is(err, log.ErrExists) {
+		t.Errorf("again: got %v, want ErrExists", err)
+	}
+	// As if the process had died between the row and the checkpoint.
+	orphan := log.Info{Name: "orphan", Origin: "test.example/logs/orphan", VKeys: []string{vkey(t, "test.example/logs/orphan")}}
+	if err := s.store.CreateLog(t.Context(), &orphan); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.CreateLog(t.Context(), "orphan", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, note := l.Signed(); note == nil {
+		t.Error("the log has no checkpoint")
+	}
+}
+
+func TestALogHasNoKeysButItsOwn(t *testing.T) {
+	s := newTestService(t)
+	s.close()
+	planted := vkey(t, "elsewhere.example/logs/default")
+	sqlx.MustOpen("sqlite", s.path()).MustExec(`INSERT INTO log_keys (log, seq, vkey) VALUES (1, -1, ?)`, planted)
+	if err := s.tryOpen(); err == nil || !strings.Contains(err.Error(), planted) {
+		t.Errorf("a planted verifier key: got %v, want an error that names it", err)
+	}
+	if r := s.fsck(); len(r.Problems) == 0 {
+		t.Error("fsck found nothing")
+	}
+}
+
+func vkey(t *testing.T, origin string) string {
+	t.Helper()
+	_, vkey, err := testSeed.Ed25519(origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vkey
 }

@@ -121,9 +121,10 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(info.VKeys, vkey) {
-		return nil, fmt.Errorf("the seed file derives verifier key %s, the log was made with %s: this is not the seed that "+
-			"belongs to this store", vkey, strings.Join(info.VKeys, ", "))
+	// No others either: what the store names is shown to whoever asks for the log's keys.
+	if !slices.Equal(info.VKeys, []string{vkey}) {
+		return nil, fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
+			"that belongs to this store, or the store was tampered with", vkey, strings.Join(info.VKeys, ", "))
 	}
 	verifier, err := note.NewVerifier(vkey)
 	if err != nil {
@@ -132,33 +133,43 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	l := &Log{Info: info, service: s}
 	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, []note.Signer{signer}, verifier)
 	head, err := s.store.Head(ctx, info.ID)
-	if err != nil {
-		return nil, fmt.Errorf("reading its head: %w", err)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("its head is missing: %w", ErrDamaged)
 	}
-	l.progress.sequenced(head)
-	if err = l.resume(ctx); err == nil {
-		_, err = checkHead(ctx, s.store, info, head)
+	if err == nil {
+		l.progress.sequenced(head)
+		if err = l.resume(ctx); err == nil {
+			_, err = checkHead(ctx, s.store, info, head)
+		}
 	}
 	if err != nil {
 		s.fail(l, err)
-		l.showRecorded(ctx, verifier)
+		l.showFenced(ctx, verifier)
 	}
 	return l, nil
 }
 
-// showRecorded lets a log that could not be resumed serve what it had signed: the newest recorded checkpoint, if it
-// verifies and the store still has its tree. Two histories are not served at all.
-func (l *Log) showRecorded(ctx context.Context, verifier note.Verifier) {
+// showFenced lets a log that is stopped at start serve what it had signed: the newest recorded checkpoint that the fence
+// covers, if it verifies and the store still has its tree. Two histories are not served at all.
+func (l *Log) showFenced(ctx context.Context, verifier note.Verifier) {
 	var refusal *checkpoint.Refusal
 	if l.Stopped() == nil || errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged {
 		return
 	}
-	recorded, err := l.service.store.Checkpoint(ctx, l.ID, l.Sizes().Size)
+	msg, err := l.service.config.Fence.Load(ctx, l.Origin)
+	if err != nil || msg == nil {
+		return
+	}
+	fenced, _, err := checkpoint.Open(msg, l.Origin, verifier)
+	if err != nil {
+		return
+	}
+	recorded, err := l.service.store.Checkpoint(ctx, l.ID, fenced.Size)
 	if err != nil {
 		return
 	}
 	c, _, err := checkpoint.Open(recorded.Note, l.Origin, verifier)
-	if err != nil {
+	if err != nil || c.Size == fenced.Size && c.Root != fenced.Root {
 		return
 	}
 	tree, err := merkle.RangeFromTiles(ctx, c.Size, tiles{l.service.store, l.ID})
@@ -188,6 +199,7 @@ func (s *Service) fail(l *Log, err error) {
 		l.stop(err)
 		return
 	}
+	l.progress.unsigned(err, s.config.Now())
 	s.logger.Warn("signing failed, will be tried again", "log", l.Name, "error", err)
 }
 
@@ -222,7 +234,15 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 		return nil, err
 	}
 	info.VKeys = []string{vkey}
-	if err := s.store.CreateLog(ctx, &info); err != nil {
+	// A client that leaves half-way must not leave half a log behind.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if err := s.store.CreateLog(ctx, &info); errors.Is(err, ErrExists) && s.Log(name) == nil {
+		// Its row is there since an attempt that failed after it was written.
+		if info, err = s.find(ctx, name); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
 		return nil, err
 	}
 	l, err := s.openLog(ctx, info)
@@ -230,7 +250,24 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 		return nil, err
 	}
 	s.add(l)
+	if _, note := l.Signed(); note == nil {
+		return nil, fmt.Errorf("log %s is made, but has no checkpoint yet, which is tried again: %w", name, ErrNotReady)
+	}
 	return l, nil
+}
+
+// find returns what the store keeps about the log of that name, or ErrExists if another has its origin.
+func (s *Service) find(ctx context.Context, name string) (Info, error) {
+	infos, err := s.store.Logs(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	for _, info := range infos {
+		if info.Name == name {
+			return info, nil
+		}
+	}
+	return Info{}, ErrExists
 }
 
 // Log returns the log of that name, or nil.
@@ -266,6 +303,9 @@ func (s *Service) Key(ctx context.Context, id string) (Key, error) { return s.st
 // Keys returns all API keys in the order of their creation.
 func (s *Service) Keys(ctx context.Context) ([]Key, error) { return s.store.Keys(ctx) }
 
+// signingPatience is for how long signing may fail before the service isn't ready.
+const signingPatience = 30 * time.Second
+
 // Ready returns why the service isn't fit to serve, or nil.
 func (s *Service) Ready(ctx context.Context) error {
 	if err := s.store.Ping(ctx); err != nil {
@@ -275,6 +315,8 @@ func (s *Service) Ready(ctx context.Context) error {
 	for _, l := range s.Logs() {
 		if err := l.Stopped(); err != nil {
 			errs = append(errs, fmt.Errorf("log %s is stopped: %w", l.Name, err))
+		} else if since, err := l.progress.failing(); err != nil && s.config.Now().Sub(since) > signingPatience {
+			errs = append(errs, fmt.Errorf("log %s couldn't be signed since %v: %w", l.Name, since.UTC().Format(time.RFC3339), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -297,16 +339,21 @@ func (s *Service) publish(ctx context.Context) {
 func (s *Service) publishGrown(ctx context.Context) {
 	for _, l := range s.Logs() {
 		sizes, signed, note, stopped := l.progress.get()
-		if stopped != nil || note != nil && sizes.Size <= sizes.Signed {
+		doubt := l.progress.doubt.Swap(false)
+		if stopped != nil || note != nil && sizes.Size <= sizes.Signed && !doubt {
 			continue
 		}
 		var err error
 		if note == nil { // it couldn't be resumed at start, or a log's birth was interrupted
 			err = l.resume(ctx)
 		} else if _, err = l.publisher.Publish(ctx); err == nil {
+			l.progress.unsigned(nil, time.Time{})
 			if c, _ := l.Signed(); c.Size > signed.Size {
 				s.metrics.signatures.Inc()
 			}
+		}
+		if err != nil {
+			l.progress.doubt.Store(doubt)
 		}
 		if err != nil && ctx.Err() == nil {
 			s.fail(l, err)

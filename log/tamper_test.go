@@ -735,7 +735,7 @@ func TestFenceAndSeedBelongToTheStore(t *testing.T) {
 		}
 		s.pinned = v
 		x := tampering{
-			index: 0, kind: log.KindInvalid, what: "which is trusted, is not among those that the store names",
+			index: 0, kind: log.KindInvalid, what: "which isn't one of the log's",
 			also: "what the fence records isn't a checkpoint of the log",
 		}
 		x.checkFsck(t, s.fsck())

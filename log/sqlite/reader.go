@@ -42,28 +42,19 @@ func scanHead(row *sqlx.Row) (log.Head, error) {
 // Logs returns all logs.
 func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
 	var logs []log.Info
-	byID := make(map[log.ID]int)
 	err := each(ctx, s.read, sqlLogs, func(rows *sqlx.Rows) error {
 		var l log.Info
-		err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.Public, &l.CreatedAt)
-		byID[l.ID] = len(logs)
-		logs = append(logs, l)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = each(ctx, s.read, sqlVKeys, func(rows *sqlx.Rows) error {
-		var id log.ID
 		var vkey string
-		if err := rows.Scan(&id, &vkey); err != nil {
+		if err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.Public, &l.CreatedAt, &vkey); err != nil {
 			return err
 		}
-		i, ok := byID[id]
-		if !ok {
-			return damaged("a verifier key of log number %d, which doesn't exist", id)
+		if n := len(logs); n == 0 || logs[n-1].ID != l.ID {
+			logs = append(logs, l)
 		}
-		logs[i].VKeys = append(logs[i].VKeys, vkey)
+		if vkey != "" {
+			last := &logs[len(logs)-1]
+			last.VKeys = append(last.VKeys, vkey)
+		}
 		return nil
 	})
 	return logs, err

@@ -199,6 +199,8 @@ func describe(err error) error {
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 			return fmt.Errorf("%w: %w", err, log.ErrDamaged)
+		case sqlite3.SQLITE_CONSTRAINT:
+			return fmt.Errorf("a row is there that shouldn't be: %w: %w", err, log.ErrDamaged)
 		case sqlite3.SQLITE_FULL:
 			return fmt.Errorf("the disk is full: %w", err)
 		}

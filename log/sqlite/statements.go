@@ -53,9 +53,8 @@ const (
 		       (SELECT count(*) FROM ids WHERE log = ?1),
 		       (SELECT count(*) FROM nodes WHERE log = ?1)`
 	sqlLogs = `
-		SELECT id, name, origin, public, created_at FROM logs ORDER BY id`
-	sqlVKeys = `
-		SELECT log, vkey FROM log_keys ORDER BY log, seq`
+		SELECT id, name, origin, public, created_at, coalesce(vkey, '')
+		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
 	sqlKey = `
 		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = ?`
 	sqlKeys = `
