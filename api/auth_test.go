@@ -36,7 +36,7 @@ func TestEveryWrongKeyGetsTheSameAnswer(t *testing.T) {
 		"unknown id":         "Bearer " + unknown,
 	} {
 		for _, path := range []string{"/v1/events", "/v1/logs", "/v1/events/none?log=none", "/v1/checkpoint?nonsense=1"} {
-			req, err := http.NewRequest("GET", s.url+path, nil)
+			req, err := http.NewRequest(http.MethodGet, s.url+path, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

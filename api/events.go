@@ -66,7 +66,7 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	s.await(r.Context(), l, wait, place.Index+1)
 	record, err := recordAt(r.Context(), l, event, place)
 	if err != nil {
-		return err
+		return withIDs(err, event)
 	}
 	buf.Reset()
 	out := record.AppendJSON(buf.AvailableBuffer(), true)
@@ -79,11 +79,12 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 		}
 	}
 	if wait != "" && record.State != log.StateSequenced {
-		proof, err := l.Proof(r.Context(), place.Index)
-		if err != nil {
-			return err
+		// The event is recorded, and that is the answer, whatever keeps it from being proven.
+		if proof, err := l.Proof(r.Context(), place.Index); err == nil {
+			out = append(append(out, `,"proof":`...), quote(proof)...)
+		} else if !errors.Is(err, context.Canceled) {
+			s.logger.Error("an event that was just recorded can't be proven", "log", l.Name, "index", place.Index, "error", err)
 		}
-		out = append(append(out, `,"proof":`...), quote(proof)...)
 	}
 	writeBody(w, status, append(out, "}\n"...))
 	return nil
@@ -186,7 +187,7 @@ func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log,
 		if p.Duplicate {
 			stored, err := l.Place(r.Context(), p.Index)
 			if err != nil {
-				return err
+				return withIDs(err, events...)
 			}
 			stored.Duplicate, stored.Unchecked = true, p.Unchecked
 			p = stored
@@ -288,11 +289,7 @@ func unsupported(got, want string) error {
 
 // getEvent answers with one record.
 func (s *Server) getEvent(w http.ResponseWriter, r *http.Request, l *log.Log, _ query, _ log.Key) error {
-	index, err := findEvent(r, l)
-	if err != nil {
-		return err
-	}
-	record, err := l.Record(r.Context(), index)
+	record, err := findEvent(r, l)
 	if err != nil {
 		return err
 	}
@@ -300,12 +297,12 @@ func (s *Server) getEvent(w http.ResponseWriter, r *http.Request, l *log.Log, _ 
 	return nil
 }
 
-func findEvent(r *http.Request, l *log.Log) (uint64, error) {
-	index, err := l.Find(r.Context(), r.PathValue("id"))
+func findEvent(r *http.Request, l *log.Log) (log.Record, error) {
+	record, err := l.RecordByID(r.Context(), r.PathValue("id"))
 	if errors.Is(err, log.ErrNotFound) {
-		return 0, notFound("event")
+		return record, notFound("event")
 	}
-	return index, err
+	return record, err
 }
 
 // listEvents answers with a page of records, newest first or oldest first, of a log as it stood at the first page.
@@ -331,21 +328,26 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request, l *log.Log, 
 		if position, err = s.cursors.decode(text, l.ID, order); err != nil {
 			return err
 		}
+		if position > size { // of a log that was put back to an older copy
+			return errCursor
+		}
 	}
 	var records []log.Record
 	var more bool
 	if order == "newest" {
 		from := position - min(limit, position)
-		if records, err = reversed(l.Records(r.Context(), from, position)); err != nil {
+		if records, err = l.RecordsBackwards(r.Context(), from, position, maxPageBytes); err != nil {
 			return err
 		}
-		position, more = from, from > 0
+		position -= uint64(len(records))
+		more = position > 0
 	} else {
 		to := min(position+limit, size)
-		if records, err = l.Records(r.Context(), position, to); err != nil {
+		if records, err = l.Records(r.Context(), position, to, maxPageBytes); err != nil {
 			return err
 		}
-		position, more = to, to < size
+		position += uint64(len(records))
+		more = position < size
 	}
 	next := []byte("null")
 	if more {
@@ -357,13 +359,6 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request, l *log.Log, 
 	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
 	writeBody(w, http.StatusOK, append(out, "}\n"...))
 	return nil
-}
-
-func reversed(records []log.Record, err error) ([]log.Record, error) {
-	for i, j := 0, len(records)-1; i < j; i, j = i+1, j-1 {
-		records[i], records[j] = records[j], records[i]
-	}
-	return records, err
 }
 
 func appendRecords(dst []byte, records []log.Record) []byte {
@@ -393,21 +388,21 @@ func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q q
 			return badRequest("timeout: %q is not a duration from 0s to %v", v, maxPoll)
 		}
 	}
+	if size := l.Sizes().Size; from > size {
+		return badRequest("from: %d is beyond the log's size %d", from, size)
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
 	_ = l.Wait(ctx, from+1, log.StateSequenced) // nothing new is an answer too
 	size := l.Sizes().Size
-	if from > size {
-		return badRequest("from: %d is beyond the log's size %d", from, size)
-	}
 	to := min(from+limit, size)
-	records, err := l.Records(r.Context(), from, to)
+	records, err := l.Records(r.Context(), from, to, maxPageBytes)
 	if err != nil {
 		return err
 	}
 	out := appendRecords([]byte(`{"data":`), records)
-	out = strconv.AppendUint(append(out, `,"next":`...), to, 10)
+	out = strconv.AppendUint(append(out, `,"next":`...), from+uint64(len(records)), 10)
 	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
 	writeBody(w, http.StatusOK, append(out, "}\n"...))
 	return nil

@@ -234,7 +234,7 @@ func TestAnUnknownOutcomeNamesTheIDs(t *testing.T) {
 		t.Errorf("sent again: got %+v and %+v, want duplicates", r, b)
 	}
 	s.store.failure.Store(true)
-	s.post("/v1/events", s.admin, `{"action":"a"}`).problem(t, http.StatusInternalServerError, "internal")
+	s.post("/v1/events", s.admin, `{"action":"a"}`).problem(t, http.StatusServiceUnavailable, "store_unavailable")
 }
 
 // Ids are in the answers as they were sent, and JSON stays JSON whatever is in an event.

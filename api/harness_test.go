@@ -338,7 +338,7 @@ func (s *testServer) send(req *http.Request) answer {
 func (s *testServer) metric(name string) string {
 	s.t.Helper()
 	w := httptest.NewRecorder()
-	s.api.Ops().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	s.api.Ops().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for line := range strings.Lines(w.Body.String()) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
 			return strings.TrimSpace(value)

@@ -41,7 +41,7 @@ func TestEncodings(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, 10*time.Millisecond)
 	send := func(encoding, body string) answer {
-		req, err := http.NewRequest("POST", s.url+"/v1/events", strings.NewReader(body))
+		req, err := http.NewRequest(http.MethodPost, s.url+"/v1/events", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,12 +17,12 @@ func (s *Server) getProof(w http.ResponseWriter, r *http.Request, l *log.Log, q 
 	if err != nil {
 		return err
 	}
-	index, err := findEvent(r, l)
+	record, err := findEvent(r, l)
 	if err != nil {
 		return err
 	}
-	s.await(r.Context(), l, wait, index+1)
-	proof, err := l.Proof(r.Context(), index)
+	s.await(r.Context(), l, wait, record.Index+1)
+	proof, err := l.Proof(r.Context(), record.Index)
 	if err != nil {
 		return err
 	}
@@ -166,6 +166,12 @@ type signedHead struct {
 
 func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
 	_, note := l.Signed()
+	if note == nil {
+		if l.Stopped() != nil {
+			return log.ErrStopped
+		}
+		return log.ErrNotReady
+	}
 	if _, ok := q["size"]; ok {
 		size, err := q.number("size", 0, 0, merkle.MaxSize)
 		if err != nil {
@@ -188,22 +194,17 @@ func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Lo
 // readable returns the log whose public paths the request may read: anybody a public log's, others with a key of the log.
 // What may not be read doesn't exist.
 func (s *Server) readable(r *http.Request) (*log.Log, error) {
+	// The key first, whether there is such a log or not: the time it takes must not tell.
+	var key log.Key
+	if r.Header.Get("Authorization") != "" {
+		var p *problem
+		var err error
+		if key, err = s.keys.authenticate(r); err != nil && !errors.As(err, &p) {
+			return nil, err
+		}
+	}
 	l := s.service.Log(r.PathValue("name"))
-	if l == nil {
-		return nil, notFound("log")
-	}
-	if l.Public {
-		return l, nil
-	}
-	key, err := s.keys.authenticate(r)
-	var p *problem
-	if errors.As(err, &p) {
-		return nil, notFound("log")
-	}
-	if err != nil {
-		return nil, err
-	}
-	if key.Log != l.ID && key.Role != log.RoleAdmin {
+	if l == nil || !l.Public && key.Role != log.RoleAdmin && key.Log != l.ID {
 		return nil, notFound("log")
 	}
 	return l, nil

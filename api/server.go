@@ -32,8 +32,9 @@ const (
 	maxAdminBody = 16 << 10
 	maxHeader    = 32 << 10
 
-	maxPage     = 1000
-	defaultPage = 50
+	maxPage      = 1000
+	maxPageBytes = 4 << 20 // of content, after which a page ends
+	defaultPage  = 50
 
 	maxWait = 10 * time.Second // for ?wait=
 	maxPoll = 30 * time.Second // for a feed

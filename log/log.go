@@ -79,7 +79,7 @@ func (l *Log) Find(ctx context.Context, id string) (uint64, error) {
 // Record returns the record at index, which must be below the log's size. Its content has been re-hashed: what its entry
 // doesn't commit to is ErrDamaged.
 func (l *Log) Record(ctx context.Context, index uint64) (Record, error) {
-	records, err := l.Records(ctx, index, index+1)
+	records, err := l.Records(ctx, index, index+1, 0)
 	if err != nil {
 		return Record{}, err
 	}
@@ -94,8 +94,45 @@ func (l *Log) Record(ctx context.Context, index uint64) (Record, error) {
 	return r, nil
 }
 
-// Records returns the records [from, to), in the order of their indices; to must be at most the log's size.
-func (l *Log) Records(ctx context.Context, from, to uint64) ([]Record, error) {
+// RecordByID returns the record of the event with the id, as Record does, or ErrNotFound.
+func (l *Log) RecordByID(ctx context.Context, id string) (Record, error) {
+	index, err := l.Find(ctx, id)
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := l.Record(ctx, index)
+	if err == nil && r.ID != id {
+		err = fmt.Errorf("the id %s leads to entry %d, which has the id %s: %w", id, index, r.ID, ErrDamaged)
+	}
+	return r, err
+}
+
+// RecordsBackwards returns the records [from, to), the newest first, as Records does: fewer, but those before to, if they
+// have more than maxBytes of content.
+func (l *Log) RecordsBackwards(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
+	const step = 64
+	var out []Record
+	for bytes := 0; to > from && bytes < maxBytes; {
+		first := max(from, to-min(to, step))
+		run, err := l.Records(ctx, first, to, step*MaxEventSize)
+		if err != nil {
+			return nil, err
+		}
+		slices.Reverse(run)
+		for _, r := range run {
+			bytes += len(r.Event)
+		}
+		out, to = append(out, run...), first
+	}
+	return out, nil
+}
+
+// errEnough ends the reading of contents.
+var errEnough = errors.New("enough")
+
+// Records returns the records [from, to), in the order of their indices; to must be at most the log's size. They are fewer,
+// but at least one, if they have more than maxBytes of content.
+func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
 	signed := l.Sizes().Signed
 	out := make([]Record, 0, to-from)
 	err := l.service.store.Entries(ctx, l.ID, from, to, func(b []byte) error {
@@ -117,7 +154,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
 	}
-	have := from
+	have, bytes := from, 0
 	err = l.service.store.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
 		event, err := decodeEvent(p)
 		if err != nil {
@@ -129,8 +166,14 @@ func (l *Log) Records(ctx context.Context, from, to uint64) ([]Record, error) {
 		have++
 		r := &out[index-from]
 		r.ID, r.Event, r.Seed = event.ID(), event.JSON(), slices.Clone(p.Seed)
+		if bytes += len(r.Event); bytes > maxBytes {
+			return errEnough
+		}
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		return out[:have-from], nil
+	}
 	if err == nil && have != to {
 		err = fmt.Errorf("entry %d: its content is missing: %w", have, ErrDamaged)
 	}

@@ -48,6 +48,8 @@ var (
 	// ErrOutcomeUnknown means that the connection was lost, or the disk failed, while committing: the events may be
 	// there or not. Sending them again with the same ids is safe.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrUnavailable means that the store failed before the commit: the disk is full, or can't be read.
+	ErrUnavailable = errors.New("the store failed")
 	// ErrNotReady means that the log could not be checked against its fence yet, which is tried again and again.
 	ErrNotReady = errors.New("the log isn't ready yet")
 	// ErrStopped means that the log is stopped since its store contradicts what was signed.
@@ -330,8 +332,12 @@ func (s *sequencer) sequence(batch []*request) (int, error) {
 		return s.sequence(rest)
 	}
 	if err != nil {
+		unknown := errors.Is(err, ErrOutcomeUnknown)
+		if !unknown {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
 		for _, r := range batch {
-			if errors.Is(err, ErrOutcomeUnknown) {
+			if unknown {
 				r.log.progress.doubt.Store(true) // it may have grown: the publisher will look
 			}
 			r.answer(nil, err)

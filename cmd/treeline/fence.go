@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,15 @@ func newFenceCmd() *cobra.Command {
 	with := func(cmd *cobra.Command, fn func(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, arg string) error) *cobra.Command {
 		o.register(cmd.Flags())
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			fence, err := checkpoint.OpenFileFence(o.fencePath())
+			fence, err := o.readFence()
+			if err != nil {
+				return err
+			}
+			if fence == nil && cmd.Name() == "accept" {
+				fence, err = checkpoint.OpenFileFence(o.fencePath()) // a lost one is made anew
+			} else if fence == nil {
+				err = fmt.Errorf("there is no fence at %s", o.fencePath())
+			}
 			if err != nil {
 				return err
 			}
@@ -66,7 +75,7 @@ func dropFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkpoi
 		return err
 	}
 	if _, err := os.Stat(path); err == nil {
-		store, err := sqlite.Open(ctx, path) // for writing, though nothing is written: no server may run meanwhile
+		store, err := openAlone(ctx, path)
 		if err != nil {
 			return err
 		}
@@ -84,6 +93,15 @@ func dropFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkpoi
 	}
 	fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
 	return nil
+}
+
+// openAlone opens a store for writing, though nothing is written: no server may run meanwhile.
+func openAlone(ctx context.Context, path string) (*sqlite.Store, error) {
+	store, err := sqlite.Open(ctx, path)
+	if errors.Is(err, sqlite.ErrLocked) {
+		err = withHint(err, "stop the server first")
+	}
+	return store, err
 }
 
 func showFence(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, _ string) error {
@@ -106,7 +124,7 @@ func acceptFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkp
 	if err != nil {
 		return err
 	}
-	store, err := sqlite.Open(ctx, path) // for writing, though nothing is written: no server may run meanwhile
+	store, err := openAlone(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -148,7 +166,7 @@ func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store *sqlite.S
 		return err
 	}
 	result := fsckResult{Logs: []*log.FsckReport{report}}
-	if code := result.judge(); code != exitOK {
+	if code := result.judge(true, fsckOptions{}); code != exitOK {
 		result.print(w, fsckOptions{})
 		return &verdict{code, "the fence was not changed"}
 	}

@@ -37,7 +37,7 @@ and each event against its entry. It may run beside a server, and writes nothing
 Signatures are checked under --vkey, or under the keys that the seed file derives. With neither, the keys that the store
 itself names are used, which proves less: exit 3.
 
-Exit codes: 0 all checked; 1 could not run; 3 no pinned keys; 4 something is damaged; 5 the store is behind its fence, or
+Exit codes: 0 all checked; 1 could not run; 3 no pinned keys, or no fence; 4 something is damaged; 5 the store is behind its fence, or
 another history than what was signed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -136,7 +136,7 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 		}
 		result.Logs = append(result.Logs, report)
 	}
-	code := result.judge()
+	code := result.judge(fence != nil, o)
 	if o.json {
 		out, err := json.MarshalIndent(result, "", "  ")
 		if err != nil {
@@ -153,9 +153,16 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 }
 
 // judge sets the result, and returns its exit code: the worst of what was found.
-func (r *fsckResult) judge() int {
+func (r *fsckResult) judge(fenced bool, o fsckOptions) int {
 	code := exitOK
 	r.Result = "all checked"
+	if o.skipContents {
+		r.Result = "entries, chain, tree and checkpoints checked; events not read"
+	}
+	if !fenced {
+		code = exitUnverified
+		r.Result = fmt.Sprintf("consistent, but there is no fence at %s: this could be an older copy of the store", o.fencePath())
+	}
 	for _, l := range r.Logs {
 		if !l.Pinned && code == exitOK {
 			code = exitUnverified
@@ -252,7 +259,8 @@ func parseVKeys(vkeys []string) ([]note.Verifier, error) {
 	for _, vkey := range vkeys {
 		v, err := note.NewVerifier(vkey)
 		if err != nil {
-			return nil, withHint(fmt.Errorf("%q is not a verifier key", vkey), "want NAME+HASH+KEY, as the server prints it at start")
+			return nil, withHint(fmt.Errorf("%q is not a verifier key: %w", vkey, err),
+				"want NAME+HASH+KEY, whole and unchanged, as the server prints it at start")
 		}
 		out = append(out, v)
 	}

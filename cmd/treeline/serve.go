@@ -257,6 +257,9 @@ func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (stri
 		return "", fmt.Errorf("writing the admin key: %w", err)
 	}
 	defer f.Close()
+	if err := f.Chmod(0o600); err != nil { // it may have been there, and readable by others
+		return "", fmt.Errorf("writing the admin key: %w", err)
+	}
 	if _, err := fmt.Fprintln(f, text); err != nil {
 		return "", fmt.Errorf("writing the admin key: %w", err)
 	}

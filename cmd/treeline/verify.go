@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
 )
 
-// maxProofFile is more than the largest proof file there can be, in bytes.
-const maxProofFile = 1 << 20
+// maxProofFile is more than the largest proof file there can be, in bytes. More isn't read.
+const maxProofFile = checkpoint.MaxProofSize + 1
 
 func newVerifyCmd() *cobra.Command {
 	var vkeys []string
@@ -70,18 +72,20 @@ func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io
 	if err != nil {
 		return err
 	}
-	v, err := log.VerifyProof(data, verifiers)
+	v, err := log.VerifyProof(data, verifiers) // of a file that is too long only the beginning, which is malformed
 	result := describe(v)
 	code := exitOK
 	switch {
 	case err == nil:
 		result.Result = "VALID"
 	case errors.Is(err, log.ErrInvalidProof):
-		result.Result, result.Reason, code = "INVALID", err.Error(), exitInvalid
+		result.Result, result.Reason, code = "INVALID", reason(err, log.ErrInvalidProof), exitInvalid
 	case errors.Is(err, log.ErrNotVerifiable):
-		result.Result, result.Reason, code = "NOT_VERIFIABLE", err.Error(), exitUnverified
+		result.Result, result.Reason, code = "NOT_VERIFIABLE", reason(err, log.ErrNotVerifiable), exitUnverified
 		if errors.Is(err, log.ErrNotPinned) && len(vkeys) == 0 {
 			result.Reason = "consistent, but not pinned: give the log's verifier key with --vkey to know who signed it"
+		} else if errors.Is(err, log.ErrNotPinned) {
+			result.Reason += fmt.Sprintf("; it is of log %s, see that --vkey is that log's key", v.Origin)
 		}
 	default:
 		return err
@@ -101,6 +105,11 @@ func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io
 	return nil
 }
 
+// reason returns what an error says besides its kind, which the result says.
+func reason(err, kind error) string {
+	return strings.TrimPrefix(err.Error(), kind.Error()+": ")
+}
+
 func readProof(path string, stdin io.Reader) ([]byte, error) {
 	in := stdin
 	if path != "-" {
@@ -111,12 +120,9 @@ func readProof(path string, stdin io.Reader) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	data, err := io.ReadAll(io.LimitReader(in, maxProofFile+1))
+	data, err := io.ReadAll(io.LimitReader(in, maxProofFile))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if len(data) > maxProofFile {
-		return nil, fmt.Errorf("%s is over %d bytes long: not a proof file", path, maxProofFile)
 	}
 	return data, nil
 }

@@ -71,7 +71,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if s.write, err = connect(s.path, 1, append(writerPragmas, pragmas...)); err != nil {
+	if s.write, err = connect(s.path, "rw", 1, append(writerPragmas, pragmas...)); err != nil {
 		return err
 	}
 	if err := migrate(ctx, s.write.DB); err != nil {
@@ -80,7 +80,7 @@ func (s *Store) open(ctx context.Context) error {
 	if err := syncDir(filepath.Dir(s.path)); err != nil { // the file's name must survive a crash as its content does
 		return err
 	}
-	if err := s.openReaders(); err != nil {
+	if err := s.openReaders("rw"); err != nil { // the writer's companions: the last to close folds the WAL in
 		return err
 	}
 	return s.stmts.prepare(ctx, s.write, s.read)
@@ -92,7 +92,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path}
-	err := s.openReaders()
+	err := s.openReaders("ro")
 	if err == nil {
 		err = checkVersion(ctx, s.read.DB)
 	}
@@ -106,8 +106,8 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) openReaders() (err error) {
-	s.read, err = connect(s.path, max(4, runtime.NumCPU()), append([]string{"query_only(ON)"}, pragmas...))
+func (s *Store) openReaders(mode string) (err error) {
+	s.read, err = connect(s.path, mode, max(4, runtime.NumCPU()), append([]string{"query_only(ON)"}, pragmas...))
 	return err
 }
 
@@ -127,8 +127,8 @@ var (
 	}
 )
 
-func connect(path string, conns int, pragmas []string) (*sqlx.DB, error) {
-	q := url.Values{"_pragma": pragmas, "_txlock": {"immediate"}}
+func connect(path, mode string, conns int, pragmas []string) (*sqlx.DB, error) {
+	q := url.Values{"mode": {mode}, "_pragma": pragmas, "_txlock": {"immediate"}}
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
 	db, err := sqlx.Open("sqlite", dsn.String())
 	if err != nil {
