@@ -2,6 +2,7 @@ package log_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -135,5 +136,25 @@ func TestFsckOfAWrongVerifierKey(t *testing.T) {
 	}
 	if err := s.tryOpen(); err == nil || !strings.Contains(err.Error(), "this is not the seed that belongs to this store") {
 		t.Errorf("start: got %v", err)
+	}
+}
+
+// On a machine with many cores there are more workers than connections: none may hold one while it waits for a second.
+func TestFsckWithMoreWorkersThanConnections(t *testing.T) {
+	s := newTestService(t)
+	batch := make([]*log.Event, 0, 10_000)
+	for round := range 3 {
+		batch = batch[:0]
+		for i := range 8_000 {
+			batch = append(batch, event(t, fmt.Sprintf("r%d-%d", round, i), ""))
+		}
+		if _, err := s.log().Append(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.signed()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16))
+	if r := s.check(); r.Contents != 24_000 {
+		t.Errorf("contents: got %d, want 24000", r.Contents)
 	}
 }
