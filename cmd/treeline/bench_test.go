@@ -170,7 +170,7 @@ func FuzzResponseReader(f *testing.F) {
 		if err != nil {
 			return
 		}
-		theirs, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(in))), &http.Request{Method: "POST"})
+		theirs, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(in))), &http.Request{Method: http.MethodPost})
 		if err != nil {
 			return
 		}
