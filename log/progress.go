@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,18 +49,27 @@ type progress struct {
 	stopped error  // why the log is stopped
 	failure error  // of signing, the last one unless it succeeded since
 	since   time.Time
-	waiters int
-	changed chan struct{} // closed and replaced at each change, if anybody waits
+	waiting []*waiter
 }
 
+// waiter is one who waits for the sizes to reach something.
+type waiter struct {
+	reached func(Sizes) bool
+	done    chan struct{}
+}
+
+// change changes what fn changes, and wakes those who waited for it, and nobody else.
 func (p *progress) change(fn func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fn()
-	if p.waiters > 0 {
-		close(p.changed)
-		p.changed, p.waiters = nil, 0
-	}
+	p.waiting = slices.DeleteFunc(p.waiting, func(w *waiter) bool {
+		reached := w.reached(p.sizes)
+		if reached {
+			close(w.done)
+		}
+		return reached
+	})
 }
 
 // sequenced notes how far the log has grown.
@@ -121,22 +131,21 @@ func (p *progress) get() (Sizes, checkpoint.Checkpoint, []byte, error) {
 
 // wait returns when reached says so of the sizes, or with ctx's error.
 func (p *progress) wait(ctx context.Context, reached func(Sizes) bool) error {
-	for {
-		p.mu.Lock()
-		if reached(p.sizes) {
-			p.mu.Unlock()
-			return nil
-		}
-		if p.changed == nil {
-			p.changed = make(chan struct{})
-		}
-		p.waiters++
-		changed := p.changed
+	p.mu.Lock()
+	if reached(p.sizes) {
 		p.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return nil
+	}
+	w := &waiter{reached, make(chan struct{})}
+	p.waiting = append(p.waiting, w)
+	p.mu.Unlock()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == w })
+		return ctx.Err()
 	}
 }
