@@ -15,7 +15,7 @@ type Role string
 
 // Roles, each allowed only what it says.
 const (
-	RoleWriter Role = "writer" // append to its log, nothing else
+	RoleWriter Role = "writer" // append to its log; of what is in it, only the tiles, which hold no content
 	RoleReader Role = "reader" // read its log: events, proofs, checkpoints, tiles
 	RoleAdmin  Role = "admin"  // server-wide: make logs and keys, append to and read every log
 )

@@ -217,8 +217,8 @@ func (s *Service) add(l *Log) {
 	s.byName[l.Name], s.byID[l.ID] = l, l
 }
 
-// CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName, or
-// ErrExists if the name was ever used.
+// CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName,
+// ErrExists if the name was ever used, or ErrNotReady if the log is made but couldn't be signed yet, which is tried again.
 func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err

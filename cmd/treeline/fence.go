@@ -17,94 +17,77 @@ import (
 
 func newFenceCmd() *cobra.Command {
 	var o storeOptions
-	with := func(cmd *cobra.Command, fn func(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, arg string) error) *cobra.Command {
-		o.register(cmd.Flags())
-		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			fence, err := o.readFence()
-			if err != nil {
-				return err
-			}
-			if fence == nil && cmd.Name() == "accept" {
-				fence, err = checkpoint.OpenFileFence(o.fencePath()) // a lost one is made anew
-			} else if fence == nil {
-				err = fmt.Errorf("there is no fence at %s", o.fencePath())
-			}
-			if err != nil {
-				return err
-			}
-			arg := ""
-			if len(args) > 0 {
-				arg = args[0]
-			}
-			return fn(cmd.Context(), cmd.OutOrStdout(), fence, arg)
-		}
-		return cmd
-	}
-	return newGroupCmd("fence", "Show or mend the record of signed checkpoints outside the store",
-		with(&cobra.Command{
+	group := newGroupCmd("fence", "Show or mend the record of signed checkpoints outside the store",
+		&cobra.Command{
 			Use:   "show",
 			Short: "Print the newest checkpoint that the fence records of each log",
 			Args:  cobra.NoArgs,
-		}, showFence),
-		with(&cobra.Command{
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return showFence(cmd.Context(), cmd.OutOrStdout(), o)
+			},
+		},
+		&cobra.Command{
 			Use:   "accept LOG",
 			Short: "Let the fence record what the store has signed",
 			Long: `Let the fence record the newest checkpoint that the store has of a log, after checking all of the log (as fsck does).
 For a store that was moved without its fence. It refuses a store that is behind the fence: then entries that were signed
 are gone, and signing anew would make a second history. Stop the server first.`,
 			Args: arguments(1, 1, "the log's name"),
-		}, func(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, name string) error {
-			return acceptFence(ctx, w, o, fence, name)
-		}),
-		with(&cobra.Command{
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return acceptFence(cmd.Context(), cmd.OutOrStdout(), o, args[0])
+			},
+		},
+		&cobra.Command{
 			Use:   "drop ORIGIN",
 			Short: "Forget a log that was given up for good",
 			Long: `Forget a log whose store is given up for good, so that the server starts without it. Whoever holds a checkpoint of that log
 can still show that it existed. Its name and origin must never be used again. Stop the server first.`,
 			Args: arguments(1, 1, "the log's origin"),
-		}, func(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, origin string) error {
-			return dropFence(ctx, w, o, fence, origin)
-		}),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return dropFence(cmd.Context(), cmd.OutOrStdout(), o, args[0])
+			},
+		},
 	)
+	for _, cmd := range group.Commands() {
+		o.register(cmd.Flags())
+	}
+	return group
 }
 
-// dropFence forgets a log, but not one that the store has: its checkpoints are what keeps it from being rolled back.
-func dropFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkpoint.FileFence, origin string) error {
+// openFence opens the fence, which must be there.
+func (o storeOptions) openFence() (*checkpoint.FileFence, error) {
+	fence, err := o.readFence()
+	if err == nil && fence == nil {
+		err = withHint(fmt.Errorf("there is no fence at %s", o.fencePath()), "name it with --data-dir or --fence")
+	}
+	return fence, err
+}
+
+// openAlone opens the store for writing, though nothing is written: no server may run meanwhile. It returns its logs, too.
+func (o storeOptions) openAlone(ctx context.Context) (*sqlite.Store, []log.Info, error) {
 	path, err := o.dbPath()
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := sqlite.Open(ctx, path)
+	if errors.Is(err, sqlite.ErrLocked) {
+		return nil, nil, withHint(err, "stop the server first")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	infos, err := store.Logs(ctx)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return store, infos, nil
+}
+
+func showFence(ctx context.Context, w io.Writer, o storeOptions) error {
+	fence, err := o.openFence()
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(path); err == nil {
-		store, err := openAlone(ctx, path)
-		if err != nil {
-			return err
-		}
-		defer store.Close()
-		infos, err := store.Logs(ctx)
-		if err != nil {
-			return err
-		}
-		if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
-			return fmt.Errorf("the store at %s has the log %s: its fence can't be dropped while it is there", path, origin)
-		}
-	}
-	if err := fence.Drop(ctx, origin); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
-	return nil
-}
-
-// openAlone opens a store for writing, though nothing is written: no server may run meanwhile.
-func openAlone(ctx context.Context, path string) (*sqlite.Store, error) {
-	store, err := sqlite.Open(ctx, path)
-	if errors.Is(err, sqlite.ErrLocked) {
-		err = withHint(err, "stop the server first")
-	}
-	return store, err
-}
-
-func showFence(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, _ string) error {
 	origins, err := fence.Origins(ctx)
 	if err != nil {
 		return err
@@ -119,26 +102,55 @@ func showFence(ctx context.Context, w io.Writer, fence *checkpoint.FileFence, _ 
 	return nil
 }
 
-func acceptFence(ctx context.Context, w io.Writer, o storeOptions, fence *checkpoint.FileFence, name string) error {
+// dropFence forgets a log, but not one that the store has: its checkpoints are what keeps it from being rolled back.
+func dropFence(ctx context.Context, w io.Writer, o storeOptions, origin string) error {
+	fence, err := o.openFence()
+	if err != nil {
+		return err
+	}
 	path, err := o.dbPath()
 	if err != nil {
 		return err
 	}
-	store, err := openAlone(ctx, path)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		store, infos, err := o.openAlone(ctx)
+		if err != nil {
+			return err
+		}
+		defer store.Close()
+		if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
+			return fmt.Errorf("the store at %s has the log %s: its fence can't be dropped while it is there", path, origin)
+		}
+	}
+	if err := fence.Drop(ctx, origin); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
+	return nil
+}
+
+func acceptFence(ctx context.Context, w io.Writer, o storeOptions, name string) error {
+	path, err := o.dbPath()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err != nil {
+		return err // opening it would make one
+	}
+	store, infos, err := o.openAlone(ctx)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	infos, err := store.Logs(ctx)
+	i := slices.IndexFunc(infos, func(i log.Info) bool { return i.Name == name })
+	if i < 0 {
+		return fmt.Errorf("the store has no log %q", name)
+	}
+	fence, err := checkpoint.OpenFileFence(o.fencePath()) // one that was lost is made anew
 	if err != nil {
 		return err
 	}
-	for _, info := range infos {
-		if info.Name == name {
-			return acceptLog(ctx, w, o, store, fence, info)
-		}
-	}
-	return fmt.Errorf("the store has no log %q", name)
+	return acceptLog(ctx, w, o, store, fence, infos[i])
 }
 
 func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store *sqlite.Store, fence *checkpoint.FileFence, info log.Info) error {

@@ -88,6 +88,9 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 	}
 	defer store.Close()
 	infos, err := store.Logs(ctx)
+	if errors.Is(err, log.ErrDamaged) {
+		return &verdict{exitInvalid, fmt.Sprintf("the list of logs can't be read: %v", err)}
+	}
 	if err != nil {
 		return err
 	}
