@@ -13,4 +13,4 @@ func Scrub(ctx context.Context, store Reader, log ID, size uint64) error {
 }
 
 // Queued returns how many events wait for a batch.
-func (s *Service) Queued() int { return s.sequencer.queued() }
+func (s *Service) Queued() int { return s.sequencer.waiting() }

@@ -276,11 +276,11 @@ type faultTx struct {
 	s *faultStore
 }
 
-func (t *faultTx) Append(id log.ID, from uint64, b *log.Batch) error {
+func (t *faultTx) Append(batches []*log.Batch) error {
 	if t.s.fails("append") {
 		return errInjected
 	}
-	return t.Tx.Append(id, from, b)
+	return t.Tx.Append(batches)
 }
 
 func (t *faultTx) Commit() error {
@@ -298,7 +298,7 @@ func (t *faultTx) Commit() error {
 }
 
 // chained returns the batch that appends one event with the id after head, as another server would.
-func chained(t *testing.T, head log.Head, id string) *log.Batch {
+func chained(t *testing.T, l log.ID, head log.Head, id string) *log.Batch {
 	t.Helper()
 	e := event(t, id, "x")
 	seed := [32]byte{1}
@@ -309,6 +309,7 @@ func chained(t *testing.T, head log.Head, id string) *log.Batch {
 	}
 	edge.Append(entry.LeafHash(), nil)
 	return &log.Batch{
+		Log: l, From: head.Size,
 		Head:    log.Head{Size: head.Size + 1, ReceivedAt: entry.ReceivedAt, Last: entry.LeafHash(), Edge: edge.Hashes()},
 		Entries: entry.Append(nil),
 		Rows:    []log.Row{{ID: id, Payload: log.Payload{Seed: seed[:], Data: append([]byte{0}, e.JSON()...)}}},

@@ -110,5 +110,5 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.stopped, float64(stopped))
 	gauge(m.total, float64(events))
 	gauge(m.signedLag, float64(unsigned))
-	gauge(m.queueEvents, float64(m.service.sequencer.queued()))
+	gauge(m.queueEvents, float64(m.service.sequencer.waiting()))
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -103,28 +105,37 @@ func (r *request) answer(places []Place, err error) {
 	close(r.done)
 }
 
-// sequencer gives events their place. Requests wait in a queue for each log; one lane takes from all queues in turn what
+// sequencer gives events their place. Requests wait in a queue for each log; a lane takes from all its queues in turn what
 // makes up a batch, commits it as one transaction, and answers. What arrives meanwhile is the next batch: with little
 // load a batch is one request and nobody waits for company; with much load it grows until the store's cost of a commit is
 // spread over thousands of events.
 //
-// A log is always in the same lane, so its requests are sequenced in the order in which they were queued. There is one
-// lane, since the embedded store has one writer.
+// A log is always in the same lane, so its requests are sequenced in the order in which they were queued. There are as many
+// lanes as the store has use for transactions at a time: one for the embedded store, which has one writer.
 type sequencer struct {
 	store   Store
 	now     func() time.Time
 	logger  *slog.Logger
 	metrics *metrics
+	single  bool // batches of one log each
 
 	mu     sync.Mutex
-	ring   []*Log // logs with something queued, the next one to be served first
-	events int    // queued, over all logs
+	events int // queued, over all logs
 	bytes  int
 	closed bool
-	wake   chan struct{} // buffered: something was queued, or closed was set
-	ended  chan struct{} // closed when the lane has answered everybody
+	lanes  []*lane
+}
 
-	tails map[ID]*tail // the lane's own
+// lane is a queue of its own, and the goroutine that empties it.
+type lane struct {
+	*sequencer
+	// Guarded by sequencer.mu.
+	ring   []*Log // logs with something queued, the next one to be served first
+	queued int    // events
+	// The goroutine's own.
+	tails map[ID]*tail
+	wake  chan struct{} // buffered: something was queued, or closed was set
+	ended chan struct{} // closed when everybody is answered
 }
 
 // logQueue is a log's share of the queue, guarded by sequencer.mu.
@@ -134,20 +145,24 @@ type logQueue struct {
 	bytes    int
 }
 
-// tail is what the lane remembers of a log between batches.
+// tail is what a lane remembers of a log between batches.
 type tail struct {
 	head Head
 	edge *merkle.Range
 }
 
-func newSequencer(store Store, now func() time.Time, logger *slog.Logger, m *metrics) *sequencer {
-	s := &sequencer{
-		store: store, now: now, logger: logger, metrics: m,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}), tails: make(map[ID]*tail),
+func newSequencer(c Config, m *metrics) *sequencer {
+	s := &sequencer{store: c.Store, now: c.Now, logger: c.Logger, metrics: m, single: c.SingleLogBatches}
+	for range max(1, c.Lanes) {
+		l := &lane{sequencer: s, wake: make(chan struct{}, 1), ended: make(chan struct{}), tails: make(map[ID]*tail)}
+		s.lanes = append(s.lanes, l)
+		go l.run()
 	}
-	go s.run()
 	return s
 }
+
+// lane returns the lane that a log is always in.
+func (s *sequencer) lane(l *Log) *lane { return s.lanes[uint64(l.ID)%uint64(len(s.lanes))] }
 
 // append queues a request and waits for its answer. If ctx ends while the request is still queued it is withdrawn;
 // once it is in a batch, the answer is awaited, since it is on its way.
@@ -183,12 +198,13 @@ func (s *sequencer) enqueue(r *request) error {
 	case s.events > 0 && (s.events+n > maxQueueEvents || s.bytes+r.bytes > maxQueueBytes):
 		return ErrOverloaded
 	}
+	lane := s.lane(r.log)
 	if len(q.requests) == 0 {
-		s.ring = append(s.ring, r.log)
+		lane.ring = append(lane.ring, r.log)
 	}
 	q.requests = append(q.requests, r)
 	s.count(r, +1)
-	s.signal()
+	lane.signal()
 	return nil
 }
 
@@ -203,7 +219,8 @@ func (s *sequencer) withdraw(r *request) bool {
 	}
 	q.requests = slices.Delete(q.requests, i, i+1)
 	if len(q.requests) == 0 {
-		s.ring = slices.DeleteFunc(s.ring, func(l *Log) bool { return l == r.log })
+		lane := s.lane(r.log)
+		lane.ring = slices.DeleteFunc(lane.ring, func(l *Log) bool { return l == r.log })
 	}
 	s.count(r, -1)
 	return true
@@ -212,75 +229,76 @@ func (s *sequencer) withdraw(r *request) bool {
 func (s *sequencer) count(r *request, sign int) {
 	r.log.queue.events += sign * len(r.drafts)
 	r.log.queue.bytes += sign * r.bytes
+	s.lane(r.log).queued += sign * len(r.drafts)
 	s.events += sign * len(r.drafts)
 	s.bytes += sign * r.bytes
 }
 
-func (s *sequencer) signal() {
+func (l *lane) signal() {
 	select {
-	case s.wake <- struct{}{}:
+	case l.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take removes the next batch from the queues: from each log in turn one request, as long as they fit. A request that
+// take removes the next batch from the lane's queues: from each log in turn one request, as long as they fit. A request that
 // doesn't fit waits, and its log is served first the next time; so a log with a small request waits for the batch in
 // flight and never for more than one batch's worth of others.
-func (s *sequencer) take() (batch []*request, closed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (l *lane) take() (batch []*request, closed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var events, bytes int
 	var waiting []*Log
-	for len(s.ring) > 0 {
-		l := s.ring[0]
-		s.ring = s.ring[1:]
-		r := l.queue.requests[0]
-		if len(batch) > 0 && (events+len(r.drafts) > maxBatchEvents || bytes+r.bytes > maxBatchBytes) {
-			waiting = append(waiting, l)
+	for len(l.ring) > 0 {
+		next := l.ring[0]
+		l.ring = l.ring[1:]
+		r := next.queue.requests[0]
+		if len(batch) > 0 && (events+len(r.drafts) > maxBatchEvents || bytes+r.bytes > maxBatchBytes ||
+			l.single && next != batch[0].log) {
+			waiting = append(waiting, next)
 			continue
 		}
-		l.queue.requests[0] = nil
-		l.queue.requests = l.queue.requests[1:]
-		s.count(r, -1)
+		next.queue.requests[0] = nil
+		next.queue.requests = next.queue.requests[1:]
+		l.count(r, -1)
 		events, bytes = events+len(r.drafts), bytes+r.bytes
 		batch = append(batch, r)
-		if len(l.queue.requests) > 0 {
-			s.ring = append(s.ring, l)
+		if len(next.queue.requests) > 0 {
+			l.ring = append(l.ring, next)
 		}
 	}
-	s.ring = waiting
-	return batch, s.closed
+	l.ring = waiting
+	return batch, l.closed
 }
 
-// run is the lane.
-func (s *sequencer) run() {
-	defer close(s.ended)
+func (l *lane) run() {
+	defer close(l.ended)
 	for {
-		s.gather()
-		batch, closed := s.take()
+		l.gather()
+		batch, closed := l.take()
 		if len(batch) == 0 {
 			if closed {
 				return
 			}
-			<-s.wake
+			<-l.wake
 			continue
 		}
 		start := time.Now()
-		committed, err := s.sequence(batch)
+		committed, err := l.sequence(batch)
 		if err != nil {
-			s.logger.Error("a batch was not committed", "requests", len(batch), "error", err)
+			l.logger.Error("a batch was not committed", "requests", len(batch), "error", err)
 		}
-		s.metrics.batch(committed, time.Since(start), err)
+		l.metrics.batch(committed, time.Since(start), err)
 	}
 }
 
 // gather lets requests that are being read and parsed at this moment join the next batch: it gives way to other
 // goroutines as long as that makes the queue grow. With nothing else to run it returns at once, so it delays nobody who is
 // alone; under load it makes batches several times as large, and so the cost of a commit a fraction for each event.
-func (s *sequencer) gather() {
-	for n := s.queued(); n > 0 && n < gatherEvents; {
+func (l *lane) gather() {
+	for n := l.waiting(); n > 0 && n < gatherEvents; {
 		runtime.Gosched()
-		grown := s.queued()
+		grown := l.waiting()
 		if grown == n {
 			return
 		}
@@ -288,13 +306,29 @@ func (s *sequencer) gather() {
 	}
 }
 
+// waiting returns how many events wait for the lane's next batch.
+func (l *lane) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queued
+}
+
+// waiting returns how many events wait in all lanes.
+func (s *sequencer) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.events
+}
+
 // close refuses new requests and waits until everything queued is answered.
 func (s *sequencer) close() {
 	s.mu.Lock()
 	s.closed = true
-	s.signal()
 	s.mu.Unlock()
-	<-s.ended
+	for _, l := range s.lanes {
+		l.signal()
+		<-l.ended
+	}
 }
 
 // extension is what a batch does to one log.
@@ -302,48 +336,58 @@ type extension struct {
 	log      *Log
 	requests []*request
 	tail     *tail
-	from     uint64
 	batch    Batch
 	events   []*Event       // of batch.Rows
 	rows     map[string]int // id → its row in the batch
 }
+
+// Attempts at a batch that the store rolls back for the sake of other transactions, and the longest first pause between two.
+const (
+	maxAttempts  = 6
+	attemptPause = 5 * time.Millisecond
+)
 
 // sequence commits one batch, answers its requests, and returns how many events it appended.
 //
 // After any error nothing is remembered of the logs involved, so that the next batch starts from what is stored. Only an
 // error of the commit itself leaves open what became of the batch. A log whose rows contradict its head is stopped, and the
 // batch done again without it: that is its trouble, and not of those that happen to share the batch.
-func (s *sequencer) sequence(batch []*request) (int, error) {
-	extensions, damaged, err := s.commit(batch)
-	if err != nil {
-		for _, r := range batch {
-			delete(s.tails, r.log.ID)
+func (l *lane) sequence(batch []*request) (int, error) {
+	var extensions []*extension
+	var err error
+	for attempt := range maxAttempts {
+		if attempt > 0 { // others were at it: let them finish
+			time.Sleep(rand.N(attemptPause << attempt))
+		}
+		extensions = byLog(batch)
+		if err = l.commit(extensions); err == nil {
+			return l.committed(batch, extensions), nil
+		}
+		for _, x := range extensions {
+			delete(l.tails, x.log.ID)
+		}
+		if !errors.Is(err, ErrRolledBack) && !errors.Is(err, ErrHeadMoved) {
+			break
 		}
 	}
-	if damaged != nil {
-		damaged.log.stop(err)
-		rest := slices.DeleteFunc(batch, func(r *request) bool { return r.log == damaged.log })
-		for _, r := range damaged.requests {
-			r.answer(nil, fmt.Errorf("%w: %w", ErrStopped, err))
-		}
-		if len(rest) == 0 {
-			return 0, nil
-		}
-		return s.sequence(rest)
+	if errors.Is(err, ErrDamaged) && !errors.Is(err, ErrOutcomeUnknown) {
+		return l.isolate(extensions, err)
 	}
-	if err != nil {
-		unknown := errors.Is(err, ErrOutcomeUnknown)
-		if !unknown {
-			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
-		}
-		for _, r := range batch {
-			if unknown {
-				r.log.progress.doubt.Store(true) // it may have grown: the publisher will look
-			}
-			r.answer(nil, err)
-		}
-		return 0, err
+	unknown := errors.Is(err, ErrOutcomeUnknown)
+	if !unknown {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	for _, r := range batch {
+		if unknown {
+			r.log.progress.doubt.Store(true) // it may have grown: the publisher will look
+		}
+		r.answer(nil, err)
+	}
+	return 0, err
+}
+
+// committed answers a batch that is committed, and returns how many events it appended.
+func (l *lane) committed(batch []*request, extensions []*extension) int {
 	n := 0
 	for _, x := range extensions {
 		n += len(x.batch.Rows)
@@ -353,7 +397,27 @@ func (s *sequencer) sequence(batch []*request) (int, error) {
 	for _, r := range batch {
 		r.answer(r.places, r.err)
 	}
-	return n, nil
+	return n
+}
+
+// isolate does a batch again, a log at a time, after one of its logs turned out to be damaged. A log that is by itself is
+// stopped.
+func (l *lane) isolate(extensions []*extension, err error) (n int, _ error) {
+	if len(extensions) == 1 {
+		x := extensions[0]
+		x.log.stop(err)
+		for _, r := range x.requests {
+			r.answer(nil, fmt.Errorf("%w: %w", ErrStopped, err))
+		}
+		return 0, nil
+	}
+	var errs []error
+	for _, x := range extensions {
+		committed, err := l.sequence(x.requests)
+		n += committed
+		errs = append(errs, err)
+	}
+	return n, errors.Join(errs...)
 }
 
 // commit is the protocol:
@@ -365,47 +429,53 @@ func (s *sequencer) sequence(batch []*request) (int, error) {
 //  5. write rows and nodes, and move each head on the condition that it stands where it stood,
 //  6. commit.
 //
-// A client that leaves doesn't undo the others' events, hence no context of a request. With an error that is one log's own,
-// ErrDamaged, comes that log's extension.
-func (s *sequencer) commit(batch []*request) (extensions []*extension, damaged *extension, err error) {
+// A client that leaves doesn't undo the others' events, hence no context of a request.
+func (l *lane) commit(extensions []*extension) error {
 	ctx := context.Background()
-	extensions = byLog(batch)
 	ids := make([]ID, len(extensions))
+	var keys []EventKey
 	for i, x := range extensions {
 		ids[i] = x.log.ID
+		keys = x.appendKeys(keys)
 	}
 	slices.Sort(ids)
-	tx, err := s.store.Begin(ctx, ids)
+	tx, err := l.store.Begin(ctx, ids)
 	if err != nil {
-		return nil, nil, fmt.Errorf("beginning a batch: %w", err)
+		return fmt.Errorf("beginning a batch: %w", err)
 	}
 	defer tx.Rollback()
 	for _, x := range extensions {
-		if err := s.extend(ctx, tx, x); err != nil {
-			if errors.Is(err, ErrDamaged) {
-				damaged = x
-			}
-			return nil, damaged, fmt.Errorf("appending to log %s: %w", x.log.Name, err)
+		if x.tail, err = l.loadTail(ctx, tx, x.log); err != nil {
+			return fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
 		}
 	}
-	if err := tx.Commit(); err != nil {
-		return nil, nil, fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
+	var found map[EventKey]uint64
+	if len(keys) > 0 {
+		if found, err = tx.Find(keys); err != nil {
+			return fmt.Errorf("looking for ids: %w", err)
+		}
 	}
-	return extensions, nil, nil
-}
-
-// extend appends to one log what the batch has for it, within the transaction.
-func (s *sequencer) extend(ctx context.Context, tx Tx, x *extension) (err error) {
-	if x.tail, err = s.loadTail(ctx, tx, x.log); err != nil {
-		return fmt.Errorf("loading its head: %w", err)
+	var batches []*Batch
+	now := l.now().UnixMicro()
+	for _, x := range extensions {
+		if err := x.compute(tx, found, now); err != nil {
+			return fmt.Errorf("appending to log %s: %w", x.log.Name, err)
+		}
+		if len(x.batch.Rows) > 0 {
+			batches = append(batches, &x.batch)
+		}
 	}
-	if err := s.compute(tx, x); err != nil {
-		return err
+	if len(batches) > 0 {
+		if err := tx.Append(batches); err != nil {
+			return fmt.Errorf("writing a batch: %w", err)
+		}
 	}
-	if len(x.batch.Rows) == 0 {
-		return nil
+	if err := tx.Commit(); errors.Is(err, ErrRolledBack) {
+		return fmt.Errorf("committing: %w", err)
+	} else if err != nil {
+		return fmt.Errorf("%w: committing: %w", ErrOutcomeUnknown, err)
 	}
-	return tx.Append(x.log.ID, x.from, &x.batch)
+	return nil
 }
 
 // byLog sorts a batch by log, keeping the order within each.
@@ -426,44 +496,39 @@ func byLog(batch []*request) []*extension {
 
 // loadTail returns what is remembered of the log if its head still stands there. Otherwise it loads the head and checks
 // it against the rows that it summarises.
-func (s *sequencer) loadTail(ctx context.Context, tx Tx, l *Log) (*tail, error) {
-	head, err := tx.Head(l.ID)
+func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
+	head, err := tx.Head(log.ID)
 	if errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("it is missing: %w", ErrDamaged)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if t := s.tails[l.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
+	if t := l.tails[log.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
 		return t, nil
 	}
-	if err := l.checkAcknowledged(ctx, head.Size); err != nil {
+	if err := log.checkAcknowledged(ctx, head.Size); err != nil {
 		return nil, err
 	}
-	edge, err := checkHead(ctx, s.store, l.Info, head)
+	edge, err := checkHead(ctx, l.store, log.Info, head)
 	if err != nil {
 		return nil, err
 	}
 	t := &tail{head: head, edge: edge}
-	s.tails[l.ID] = t
+	l.tails[log.ID] = t
 	return t, nil
 }
 
 // compute computes what the batch appends to one log, and sets the outcome of each of its requests. The tail's edge is
 // ahead of its head from here on until the commit; an error drops both.
-func (s *sequencer) compute(tx Tx, x *extension) error {
+func (x *extension) compute(tx Tx, found map[EventKey]uint64, now int64) error {
 	head := x.tail.head
-	x.from, x.batch.Head = head.Size, head
-	now := s.now().UnixMicro()
+	x.batch = Batch{Log: x.log.ID, From: head.Size, Head: head}
 	if lag := time.Duration(head.ReceivedAt-now) * time.Microsecond; lag > maxClockLag {
 		for _, r := range x.requests {
 			r.err = fmt.Errorf("%w: by %v", ErrClockBehind, lag)
 		}
 		return nil
-	}
-	found, err := tx.Find(x.log.ID, clientIDs(x.requests))
-	if err != nil {
-		return err
 	}
 	x.rows = make(map[string]int)
 	x.batch.Head.ReceivedAt = max(now, head.ReceivedAt)
@@ -489,59 +554,73 @@ func (s *sequencer) compute(tx Tx, x *extension) error {
 	return nil
 }
 
-// clientIDs returns the ids that clients chose. Those that the server made are new.
-func clientIDs(requests []*request) (ids []string) {
-	for _, r := range requests {
+// appendKeys appends the keys of those events whose ids clients chose. Those that the server made are new.
+func (x *extension) appendKeys(keys []EventKey) []EventKey {
+	for _, r := range x.requests {
 		for i := range r.drafts {
 			if e := r.drafts[i].event; !e.ServerID() {
-				ids = append(ids, e.ID())
+				keys = append(keys, EventKey{x.log.ID, e.ID()})
 			}
 		}
 	}
-	return ids
+	return keys
 }
 
 // maxConflicts bounds how many conflicts of one request are looked for: each costs the others in the lane a look at a
-// stored content that may be much larger than what was sent.
-const maxConflicts = 20
+// stored content that may be much larger than what was sent. Contents are read compareRows at a time.
+const (
+	maxConflicts = 20
+	compareRows  = 100
+)
 
 // known returns the places of those of a request's events that are in the log, or earlier in the batch, already. It is a
 // ConflictError if the content differs from what stands there.
-func (x *extension) known(tx Tx, r *request, found map[string]uint64) ([]Place, error) {
+func (x *extension) known(tx Tx, r *request, found map[EventKey]uint64) ([]Place, error) {
 	places := make([]Place, len(r.drafts))
-	var conflicts []string
+	differ := make(map[uint64]bool)  // indices whose content is another
+	sent := make(map[uint64]*Event)  // by the index at which it is stored
+	checked := make(map[uint64]bool) // indices whose content is still there
 	for i := range r.drafts {
-		if len(conflicts) == maxConflicts {
-			break
-		}
 		e := r.drafts[i].event
 		if row, ok := x.rows[e.ID()]; ok {
-			places[i] = Place{Index: x.from + uint64(row), Duplicate: true}
+			places[i] = Place{Index: x.batch.From + uint64(row), Duplicate: true}
 			if !e.Same(x.events[row]) {
-				conflicts = append(conflicts, e.ID())
+				differ[places[i].Index] = true
 			}
-			continue
+		} else if index, ok := found[EventKey{x.log.ID, e.ID()}]; ok {
+			places[i] = Place{Index: index, Duplicate: true}
+			sent[index] = e
 		}
-		index, ok := found[e.ID()]
-		if !ok {
-			continue
+	}
+	for indices := range slices.Chunk(slices.Sorted(maps.Keys(sent)), compareRows) {
+		if len(differ) >= maxConflicts {
+			break
 		}
-		places[i] = Place{Index: index, Duplicate: true}
-		p, err := tx.Payload(x.log.ID, index)
-		if errors.Is(err, ErrNotFound) || err == nil && p.Data == nil {
-			places[i].Unchecked = true
-			continue
-		}
+		err := tx.PayloadsAt(x.log.ID, indices, func(index uint64, p Payload) error {
+			if p.Data == nil {
+				return nil
+			}
+			stored, err := decodeEvent(p)
+			if err != nil {
+				return fmt.Errorf("content of entry %d: %w", index, err)
+			}
+			checked[index] = true
+			if !sent[index].Same(stored) {
+				differ[index] = true
+			}
+			return nil
+		})
 		if err != nil {
 			return nil, err
 		}
-		stored, err := decodeEvent(p)
-		if err != nil {
-			return nil, fmt.Errorf("content of entry %d: %w", index, err)
+	}
+	var conflicts []string
+	for i, p := range places {
+		if p.Duplicate && differ[p.Index] && len(conflicts) < maxConflicts {
+			conflicts = append(conflicts, r.drafts[i].event.ID())
 		}
-		if !e.Same(stored) {
-			conflicts = append(conflicts, e.ID())
-		}
+		_, stored := sent[p.Index]
+		places[i].Unchecked = p.Duplicate && stored && !checked[p.Index]
 	}
 	if conflicts != nil {
 		return nil, &ConflictError{IDs: conflicts}
@@ -572,11 +651,4 @@ func (x *extension) add(d *draft) Place {
 	b.Head.Size++
 	b.Head.Last = place.Hash
 	return place
-}
-
-// queued returns how many events wait for a batch.
-func (s *sequencer) queued() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.events
 }

@@ -170,12 +170,12 @@ func TestAnotherWriterIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := chained(t, head, "theirs")
+	other := chained(t, s.log().ID, head, "theirs")
 	tx, err := s.store.Store.Begin(t.Context(), []log.ID{s.log().ID})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Append(s.log().ID, head.Size, other); err != nil {
+	if err := tx.Append([]*log.Batch{other}); err != nil {
 		t.Fatal(err)
 	}
 	if err := tx.Commit(); err != nil {

@@ -31,6 +31,12 @@ type Config struct {
 	Logger   *slog.Logger
 	Metrics  prometheus.Registerer
 	Now      func() time.Time
+	// Lanes is how many transactions append at a time; 0 is 1.
+	Lanes int
+	// SingleLogBatches keeps events of different logs in different transactions, for a database that is sharded by log.
+	SingleLogBatches bool
+	// Shared means that other servers use the store, too.
+	Shared bool
 }
 
 // Service is a set of logs in one store, with the sequencer that appends to them and the loop that signs them.
@@ -90,7 +96,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		}
 		s.add(l)
 	}
-	s.sequencer = newSequencer(c.Store, c.Now, c.Logger, s.metrics)
+	s.sequencer = newSequencer(c, s.metrics)
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })

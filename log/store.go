@@ -3,6 +3,7 @@ package log
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/treeline-log/treeline/merkle"
 )
@@ -16,6 +17,9 @@ var (
 	// ErrHeadMoved means that a head was not where the writer believed it to be: somebody else appended. Nothing
 	// was written.
 	ErrHeadMoved = errors.New("the log's head has moved")
+	// ErrRolledBack means that the store undid a transaction for the sake of others (a deadlock, a serialization failure):
+	// nothing was written, and it can be done again.
+	ErrRolledBack = errors.New("the store rolled the transaction back")
 	// ErrDamaged means that stored rows are missing, or are not what this package wrote.
 	ErrDamaged = errors.New("the store is damaged")
 )
@@ -73,26 +77,44 @@ type Node struct {
 
 // Batch is what one transaction appends to one log.
 type Batch struct {
+	Log     ID
+	From    uint64 // the size that it builds on
 	Head    Head   // after the batch
 	Entries []byte // the new entries, EntrySize bytes each, in index order
 	Rows    []Row  // their events, in the same order
 	Nodes   []Node // the subtrees that became complete
 }
 
+// Check reports whether the parts of a batch belong together.
+func (b *Batch) Check() error {
+	if n := len(b.Rows); len(b.Entries) != n*EntrySize || b.Head.Size != b.From+uint64(n) {
+		return fmt.Errorf("%d rows, %d bytes of entries, head from %d to %d don't belong together",
+			n, len(b.Entries), b.From, b.Head.Size)
+	}
+	return nil
+}
+
+// EventKey names an event.
+type EventKey struct {
+	Log ID
+	ID  string
+}
+
 // Tx is one write transaction over the logs it was begun for. It is for one goroutine, and ends with Commit or
-// Rollback. The context it was begun with bounds all of it.
+// Rollback. The context it was begun with bounds all of it. Any of its methods may fail with ErrRolledBack.
 type Tx interface {
 	// Head returns the log's head, which no other transaction can move before this one ends.
 	Head(log ID) (Head, error)
-	// Find returns the indices of those of ids that the log already holds.
-	Find(log ID, ids []string) (map[string]uint64, error)
-	// Payload returns the content at index, ErrNotFound where it was purged.
-	Payload(log ID, index uint64) (Payload, error)
-	// Append adds b after the size from and moves the head, on the condition that it still stands there; otherwise
-	// ErrHeadMoved. This condition, not a belief to be alone, is what keeps a log from forking.
-	Append(log ID, from uint64, b *Batch) error
-	// Commit makes everything durable: on return it survives a crash of process and machine. After an error the
-	// outcome is unknown, and whoever cached anything must read it again.
+	// Find returns the indices of those of the events that are there already.
+	Find(keys []EventKey) (map[EventKey]uint64, error)
+	// PayloadsAt calls fn with the contents that are there at the indices, which ascend, in their order.
+	PayloadsAt(log ID, indices []uint64, fn func(index uint64, p Payload) error) error
+	// Append adds batches, one a log at most, and moves each head on the condition that it still stands at From;
+	// otherwise ErrHeadMoved. This condition, not a belief to be alone, is what keeps a log from forking. After an error
+	// nothing but Rollback may be called.
+	Append(batches []*Batch) error
+	// Commit makes everything durable: on return it survives a crash of process and machine. After an error the outcome is
+	// unknown, unless it is ErrRolledBack, and whoever cached anything must read it again.
 	Commit() error
 	// Rollback undoes everything. After Commit it does nothing.
 	Rollback()
@@ -105,6 +127,8 @@ type Reader interface {
 	Logs(ctx context.Context) ([]Info, error)
 	// Head returns the log's committed head.
 	Head(ctx context.Context, log ID) (Head, error)
+	// Sizes returns the sizes of all logs.
+	Sizes(ctx context.Context) (map[ID]uint64, error)
 	// Entries calls fn with the entries [from, to) in order, exactly to-from times; ErrDamaged if one is missing.
 	Entries(ctx context.Context, log ID, from, to uint64, fn func(entry []byte) error) error
 	// Nodes returns the hashes [from, to) of a tile level ≥ 1; ErrDamaged if one is missing.

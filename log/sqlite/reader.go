@@ -65,6 +65,21 @@ func (s *Store) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	return scanHead(s.stmts.rHead.QueryRowxContext(ctx, id))
 }
 
+// Sizes returns the sizes of all logs.
+func (s *Store) Sizes(ctx context.Context) (map[log.ID]uint64, error) {
+	sizes := make(map[log.ID]uint64)
+	err := each(ctx, s.read, sqlSizes, func(rows *sqlx.Rows) error {
+		var id log.ID
+		var size uint64
+		if err := rows.Scan(&id, &size); err != nil {
+			return err
+		}
+		sizes[id] = size
+		return nil
+	})
+	return sizes, err
+}
+
 // Entries calls fn with the entries [from, to).
 func (s *Store) Entries(ctx context.Context, id log.ID, from, to uint64, fn func(entry []byte) error) error {
 	if from >= to {

@@ -33,6 +33,8 @@ const (
 
 // Statements of readers.
 const (
+	sqlSizes = `
+		SELECT log, size FROM heads`
 	// A run may begin before the range: from is looked for in the last run that begins at or before it.
 	sqlEntries = `
 		SELECT first, entries FROM entries

@@ -41,36 +41,52 @@ func (t *tx) Head(id log.ID) (log.Head, error) {
 	return scanHead(t.head.QueryRowx(id))
 }
 
-func (t *tx) Find(id log.ID, ids []string) (map[string]uint64, error) {
-	var found map[string]uint64
-	for _, name := range ids {
+func (t *tx) Find(keys []log.EventKey) (map[log.EventKey]uint64, error) {
+	found := make(map[log.EventKey]uint64)
+	for _, k := range keys {
 		var index uint64
-		switch err := t.findID.QueryRowx(id, name).Scan(&index); {
+		switch err := t.findID.QueryRowx(k.Log, k.ID).Scan(&index); {
 		case errors.Is(err, sql.ErrNoRows):
 		case err != nil:
 			return nil, describe(err)
 		default:
-			if found == nil {
-				found = make(map[string]uint64)
-			}
-			found[name] = index
+			found[k] = index
 		}
 	}
 	return found, nil
 }
 
-func (t *tx) Payload(id log.ID, index uint64) (p log.Payload, err error) {
-	err = t.payloadAt.QueryRowx(id, index).Scan(&p.Seed, &p.Data)
-	return p, orNotFound(err)
+func (t *tx) PayloadsAt(id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
+	for _, index := range indices {
+		var p log.Payload
+		switch err := t.payloadAt.QueryRowx(id, index).Scan(&p.Seed, &p.Data); {
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return describe(err)
+		default:
+			if err := fn(index, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-func (t *tx) Append(id log.ID, from uint64, b *log.Batch) error {
-	if n := len(b.Rows); len(b.Entries) != n*log.EntrySize || b.Head.Size != from+uint64(n) {
-		return fmt.Errorf("%d rows, %d bytes of entries, head from %d to %d don't belong together",
-			n, len(b.Entries), from, b.Head.Size)
+func (t *tx) Append(batches []*log.Batch) error {
+	for _, b := range batches {
+		if err := t.append(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) append(b *log.Batch) error {
+	if err := b.Check(); err != nil {
+		return err
 	}
 	// The head first: it decides whether the rest may be written at all.
-	res, err := t.moveHead.Exec(b.Head.Size, b.Head.ReceivedAt, b.Head.Last[:], packHashes(b.Head.Edge), id, from)
+	res, err := t.moveHead.Exec(b.Head.Size, b.Head.ReceivedAt, b.Head.Last[:], packHashes(b.Head.Edge), b.Log, b.From)
 	if err != nil {
 		return describe(err)
 	}
@@ -80,24 +96,24 @@ func (t *tx) Append(id log.ID, from uint64, b *log.Batch) error {
 		return log.ErrHeadMoved
 	}
 	// Runs end where entry bundles do, so that no reader of one has to read much more.
-	for first, rest := from, b.Entries; len(rest) > 0; {
+	for first, rest := b.From, b.Entries; len(rest) > 0; {
 		n := min(merkle.TileWidth-int(first%merkle.TileWidth), len(rest)/log.EntrySize)
-		if _, err := t.entries.Exec(id, first, rest[:n*log.EntrySize]); err != nil {
+		if _, err := t.entries.Exec(b.Log, first, rest[:n*log.EntrySize]); err != nil {
 			return describe(err)
 		}
 		first, rest = first+uint64(n), rest[n*log.EntrySize:]
 	}
 	for i, r := range b.Rows {
-		index := from + uint64(i)
-		if _, err := t.insertPayload.Exec(id, index, r.Seed, r.Data); err != nil {
+		index := b.From + uint64(i)
+		if _, err := t.insertPayload.Exec(b.Log, index, r.Seed, r.Data); err != nil {
 			return describe(err)
 		}
-		if _, err := t.id.Exec(id, r.ID, index); err != nil {
+		if _, err := t.id.Exec(b.Log, r.ID, index); err != nil {
 			return describe(err)
 		}
 	}
 	for _, n := range b.Nodes {
-		if _, err := t.node.Exec(id, n.Level, n.Index, n.Hash[:]); err != nil {
+		if _, err := t.node.Exec(b.Log, n.Level, n.Index, n.Hash[:]); err != nil {
 			return describe(err)
 		}
 	}

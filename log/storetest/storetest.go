@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -58,12 +59,12 @@ func CreateLog(t *testing.T, s log.Store, name string) log.Info {
 }
 
 // batch makes a batch of n events that follows head. Its entries are chained; its contents are small texts.
-func batch(head log.Head, n int, id func(index uint64) string) *log.Batch {
+func batch(l log.ID, head log.Head, n int, id func(index uint64) string) *log.Batch {
 	edge, err := merkle.ResumeRange(head.Size, head.Edge)
 	if err != nil {
 		panic(err)
 	}
-	b := &log.Batch{Head: head}
+	b := &log.Batch{Log: l, From: head.Size, Head: head}
 	for range n {
 		index := b.Head.Size
 		e := log.Entry{ReceivedAt: 1_700_000_000_000_000 + int64(index), Previous: b.Head.Last}
@@ -101,8 +102,8 @@ func appendTo(t *testing.T, s log.Store, id log.ID, n int) *log.Batch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := batch(head, n, number)
-	if err := tx.Append(id, head.Size, b); err != nil {
+	b := batch(id, head, n, number)
+	if err := tx.Append([]*log.Batch{b}); err != nil {
 		t.Fatal(err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -194,9 +195,9 @@ func testHeadMoved(t *testing.T, o Opener) {
 			t.Fatal(err)
 		}
 		head := before.Head
-		b := batch(head, 1, number)
-		b.Head.Size = from + 1
-		if err := tx.Append(info.ID, from, b); !errors.Is(err, log.ErrHeadMoved) {
+		b := batch(info.ID, head, 1, number)
+		b.From, b.Head.Size = from, from+1
+		if err := tx.Append([]*log.Batch{b}); !errors.Is(err, log.ErrHeadMoved) {
 			t.Errorf("append from %d to a log of size 3: got %v, want ErrHeadMoved", from, err)
 		}
 		tx.Rollback()
@@ -220,7 +221,7 @@ func testRollback(t *testing.T, o Opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Append(info.ID, 0, batch(head, 300, number)); err != nil {
+	if err := tx.Append([]*log.Batch{batch(info.ID, head, 300, number)}); err != nil {
 		t.Fatal(err)
 	}
 	tx.Rollback()
@@ -243,21 +244,25 @@ func testIDs(t *testing.T, o Opener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, err := tx.Find(one.ID, []string{"id-3", "id-0", "absent", "ID-1"})
-	if err != nil || len(found) != 2 || found["id-3"] != 3 || found["id-0"] != 0 {
-		t.Errorf("find: got %v, %v, want id-3 and id-0", found, err)
+	key := func(id string) log.EventKey { return log.EventKey{Log: one.ID, ID: id} }
+	found, err := tx.Find([]log.EventKey{key("id-3"), key("id-0"), key("absent"), key("ID-1"), {Log: two.ID, ID: "id-4"}})
+	want := map[log.EventKey]uint64{key("id-3"): 3, key("id-0"): 0, {Log: two.ID, ID: "id-4"}: 4}
+	if err != nil || !maps.Equal(found, want) {
+		t.Errorf("find: got %v, %v, want %v", found, err, want)
 	}
-	if p, err := tx.Payload(one.ID, 3); err != nil || string(p.Data[1:]) != "content 3" {
-		t.Errorf("payload 3: got %q, %v", p.Data, err)
-	}
-	if _, err := tx.Payload(one.ID, 5); !errors.Is(err, log.ErrNotFound) {
-		t.Errorf("payload 5: got %v, want ErrNotFound", err)
+	var contents []string
+	err = tx.PayloadsAt(one.ID, []uint64{0, 3, 5}, func(index uint64, p log.Payload) error {
+		contents = append(contents, fmt.Sprint(index, " ", string(p.Data[1:])))
+		return nil
+	})
+	if err != nil || !slices.Equal(contents, []string{"0 content 0", "3 content 3"}) {
+		t.Errorf("payloads at 0, 3 and 5: got %q, %v", contents, err)
 	}
 	head, err := tx.Head(one.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tx.Append(one.ID, head.Size, batch(head, 1, func(uint64) string { return "id-2" })); err == nil {
+	if err := tx.Append([]*log.Batch{batch(one.ID, head, 1, func(uint64) string { return "id-2" })}); err == nil {
 		t.Error("an id could be taken twice")
 	}
 	tx.Rollback()
@@ -364,7 +369,7 @@ func appendOne(s log.Store, id log.ID, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := tx.Append(id, head.Size, batch(head, 1, func(uint64) string { return name })); err != nil {
+	if err := tx.Append([]*log.Batch{batch(id, head, 1, func(uint64) string { return name })}); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -424,14 +429,16 @@ func testIsolation(t *testing.T, o Opener) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback()
+	var batches []*log.Batch
 	for _, id := range []log.ID{one.ID, two.ID} {
 		head, err := tx.Head(id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tx.Append(id, head.Size, batch(head, 2, number)); err != nil {
-			t.Fatal(err)
-		}
+		batches = append(batches, batch(id, head, 2, number))
+	}
+	if err := tx.Append(batches); err != nil {
+		t.Fatal(err)
 	}
 	if err := tx.Commit(); err != nil {
 		t.Fatal(err)
@@ -440,6 +447,9 @@ func testIsolation(t *testing.T, o Opener) {
 		if head, err := s.Head(t.Context(), id); err != nil || head.Size != want {
 			t.Errorf("head: got %d, %v, want %d", head.Size, err, want)
 		}
+	}
+	if sizes, err := s.Sizes(t.Context()); err != nil || !maps.Equal(sizes, map[log.ID]uint64{one.ID: 302, two.ID: 2}) {
+		t.Errorf("sizes: got %v, %v", sizes, err)
 	}
 }
 
