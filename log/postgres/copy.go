@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"strconv"
+	"unicode/utf8"
+)
+
+// copyChunk is how many bytes of a COPY are sent at a time, so that the server reads while the next ones are made.
+const copyChunk = 60 << 10
+
+// copier writes rows into a table by COPY, in text format: columns are separated by tabs, backslashes are doubled. The rows
+// are made here and not by the driver, which would turn each content into twice as many bytes.
+type copier struct {
+	ctx  context.Context
+	stmt copyStmt
+	buf  []byte
+}
+
+// copyStmt is the driver's COPY statement.
+type copyStmt interface {
+	driver.Stmt
+	CopyData(ctx context.Context, lines string) (driver.Result, error)
+}
+
+// copyRows runs a COPY statement on a connection that is in a transaction, with the rows that fn writes.
+func copyRows(ctx context.Context, conn *sql.Conn, buf []byte, statement string, fn func(*copier) error) ([]byte, error) {
+	err := conn.Raw(func(c any) (err error) {
+		stmt, err := c.(driver.Conn).Prepare(statement)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if closeErr := stmt.Close(); err == nil {
+				err = closeErr
+			}
+		}()
+		in, ok := stmt.(copyStmt)
+		if !ok {
+			return errors.New("the driver can't COPY")
+		}
+		w := &copier{ctx: ctx, stmt: in, buf: buf[:0]}
+		if err := fn(w); err != nil {
+			return err
+		}
+		if err := w.flush(); err != nil {
+			return err
+		}
+		buf = w.buf
+		_, err = stmt.Exec(nil) //nolint:staticcheck // the driver's way to end a COPY and learn of its errors
+		return err
+	})
+	return buf, err
+}
+
+func (w *copier) int(n uint64) {
+	w.buf = strconv.AppendUint(w.buf, n, 10)
+	w.buf = append(w.buf, '\t')
+}
+
+// text writes a text that needs no escaping, as ids and names don't.
+func (w *copier) text(s string) {
+	w.buf = append(append(w.buf, s...), '\t')
+}
+
+func (w *copier) bytes(b []byte) {
+	w.buf = append(w.buf, `\\x`...)
+	w.buf = append(hex.AppendEncode(w.buf, b), '\t')
+}
+
+// content writes bytes that may be mostly text, which PostgreSQL takes as it is: half as many bytes as in hex.
+func (w *copier) content(b []byte) {
+	if len(b) == 0 || b[0] != 0 || !utf8.Valid(b) {
+		w.bytes(b)
+		return
+	}
+	for _, c := range b {
+		switch {
+		case c == '\\': // doubled once for the type, and once for COPY
+			w.buf = append(w.buf, `\\\\`...)
+		case c < ' ' || c == 0x7f:
+			w.buf = append(w.buf, '\\', '\\', '0'+c>>6, '0'+c>>3&7, '0'+c&7)
+		default:
+			w.buf = append(w.buf, c)
+		}
+	}
+	w.buf = append(w.buf, '\t')
+}
+
+// end ends a row.
+func (w *copier) end() error {
+	w.buf[len(w.buf)-1] = '\n' // instead of the last tab
+	if len(w.buf) < copyChunk {
+		return nil
+	}
+	return w.flush()
+}
+
+func (w *copier) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
+	_, err := w.stmt.CopyData(w.ctx, string(w.buf[:len(w.buf)-1])) // which adds the newline
+	w.buf = w.buf[:0]
+	return err
+}

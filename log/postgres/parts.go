@@ -1,0 +1,237 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// A part is closed after partAge or so many rows, whichever comes first; that is looked at every partCheck.
+const (
+	partAge   = 30 * 24 * time.Hour
+	partCheck = 5 * time.Second
+)
+
+// parts is what a server knows of the parts that contents are in.
+//
+// A log's contents are in one part from some index on, up to where the log went on to the next one, which is decided in the
+// transaction that appends the first of them. So a server that doesn't know yet that a part was closed may add to it for a
+// moment, and nobody reads in the wrong place.
+type parts struct {
+	rows uint64 // after which a part is closed
+
+	mu   sync.Mutex
+	open map[string]part // the newest of each class
+	of   map[log.ID]logParts
+}
+
+type part struct {
+	number   int
+	openedAt int64 // µs since 1970 UTC
+}
+
+// logParts is where a log's contents were when it had a size. What is below never changes its part.
+type logParts struct {
+	size   uint64
+	ranges []partRange // in order of first
+}
+
+type partRange struct {
+	first uint64
+	part  int
+}
+
+// in returns the parts that hold contents of [from, to).
+func (p logParts) in(from, to uint64) pq.Int64Array {
+	var in pq.Int64Array
+	for i, r := range p.ranges {
+		end := to
+		if i+1 < len(p.ranges) {
+			end = p.ranges[i+1].first
+		}
+		if r.first < to && from < end {
+			in = append(in, int64(r.part))
+		}
+	}
+	return in
+}
+
+// loadParts reads which parts are open.
+func (s *Store) loadParts(ctx context.Context) error {
+	open := make(map[string]part)
+	err := each(ctx, s.read, sqlParts, func(rows *sqlx.Rows) error {
+		var class string
+		var p part
+		err := rows.Scan(&p.number, &class, &p.openedAt)
+		open[class] = p
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.parts.mu.Lock()
+	defer s.parts.mu.Unlock()
+	s.parts.open = open
+	return nil
+}
+
+// partFor returns the part for new contents of a class, of a log whose newest content is in the part last.
+func (s *Store) partFor(class string, last int) (int, error) {
+	s.parts.mu.Lock()
+	defer s.parts.mu.Unlock()
+	p, ok := s.parts.open[class]
+	if !ok {
+		return 0, damaged("there is no part for contents of class %s", class)
+	}
+	// Another server may have gone on to a part that this one hasn't heard of.
+	return max(p.number, last), nil
+}
+
+// openPart makes the next part of a class, unless another server has done so after the part last, and makes it known.
+func (s *Store) openPart(ctx context.Context, class string, last int) error {
+	if err := s.loadParts(ctx); err != nil {
+		return err
+	}
+	s.parts.mu.Lock()
+	p, ok := s.parts.open[class]
+	s.parts.mu.Unlock()
+	if ok && p.number > last {
+		return nil
+	}
+	err := s.createPart(ctx, class)
+	if err != nil && pq.As(err, pqerror.UniqueViolation, pqerror.DuplicateTable) == nil {
+		return fmt.Errorf("opening a part for contents of class %s: %w", class, describe(err))
+	}
+	return s.loadParts(ctx) // made here, or at the same time by another server
+}
+
+func (s *Store) createPart(ctx context.Context, class string) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer t.Rollback()
+	now := time.Now().UnixMicro()
+	var number int
+	if err := t.GetContext(ctx, &number, sqlInsertPart, class, now); err != nil {
+		return err
+	}
+	if _, err := t.ExecContext(ctx, sqlCloseParts, class, now, number); err != nil {
+		return err
+	}
+	for _, statement := range []string{sqlCreatePart, sqlAttachPart} {
+		if _, err := t.ExecContext(ctx, fmt.Sprintf(statement, number)); err != nil {
+			return err
+		}
+	}
+	return t.Commit()
+}
+
+// rotate opens the next part of a class when the newest one is full or old, until ctx ends.
+func (s *Store) rotate(ctx context.Context) {
+	tick := time.NewTicker(partCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.rotateFull(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Warn("parts of contents couldn't be looked after, will be tried again", "error", err)
+		}
+	}
+}
+
+func (s *Store) rotateFull(ctx context.Context) error {
+	if err := s.loadParts(ctx); err != nil {
+		return err
+	}
+	s.parts.mu.Lock()
+	open := make(map[string]part, len(s.parts.open))
+	for class, p := range s.parts.open {
+		open[class] = p
+	}
+	s.parts.mu.Unlock()
+	var errs []error
+	for class, p := range open {
+		var rows uint64
+		if err := s.read.GetContext(ctx, &rows, sqlPartRows, p.number); err != nil {
+			errs = append(errs, describe(err))
+			continue
+		}
+		if rows >= s.parts.rows || rows > 0 && time.Since(time.UnixMicro(p.openedAt)) > partAge {
+			errs = append(errs, s.openPart(ctx, class, p.number))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// partsOf returns where a log's contents are, up to a size.
+func (s *Store) partsOf(ctx context.Context, db queryer, id log.ID, size uint64) (logParts, error) {
+	s.parts.mu.Lock()
+	known, ok := s.parts.of[id]
+	s.parts.mu.Unlock()
+	if ok && size <= known.size {
+		return known, nil
+	}
+	known = logParts{}
+	rows, err := db.QueryContext(ctx, sqlPartsOf, id)
+	if err != nil {
+		return known, describe(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r partRange
+		if err := rows.Scan(&known.size, &r.part, &r.first); err != nil {
+			return known, describe(err)
+		}
+		if r.part != 0 { // an empty log has none
+			known.ranges = append(known.ranges, r)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return known, describe(err)
+	}
+	s.parts.mu.Lock()
+	defer s.parts.mu.Unlock()
+	if s.parts.of == nil {
+		s.parts.of = make(map[log.ID]logParts)
+	}
+	s.parts.of[id] = known
+	return known, nil
+}
+
+// payloadsAt calls fn with the contents at the indices, which ascend.
+func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
+	if len(indices) == 0 {
+		return nil
+	}
+	from, to := indices[0], indices[len(indices)-1]+1
+	where, err := s.partsOf(ctx, db, id, to)
+	if err != nil {
+		return err
+	}
+	at := make(pq.Int64Array, len(indices))
+	for i, index := range indices {
+		at[i] = int64(index)
+	}
+	rows, err := db.QueryContext(ctx, sqlPayloadsAt, id, at, where.in(from, to))
+	if err != nil {
+		return describe(err)
+	}
+	return eachPayload(rows, fn)
+}
+
+func distinct(parts []int) []int {
+	return slices.Compact(slices.Sorted(slices.Values(parts)))
+}

@@ -1,0 +1,300 @@
+// Package postgres keeps logs in a PostgreSQL database (14 or newer): the store for production, for any number of servers.
+//
+// What keeps a log from forking is one statement: its head is moved WHERE size is what the writer built on, in the
+// transaction that adds the rows. That transaction first locks the heads of its logs, in the order of their numbers, so
+// that writers queue instead of failing. Nothing depends on a session: no advisory locks, no LISTEN, no named prepared
+// statements, so that a pooler may hand each transaction another connection.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/treeline-log/treeline/log"
+)
+
+// Options say how a store is opened. URL is required.
+type Options struct {
+	URL string // postgres://user:password@host:port/database?sslmode=…
+	// AllowUnsafe opens a database on a server that may lose or damage what it has committed.
+	AllowUnsafe bool
+	// PartRows is how many contents a part takes before the next one is opened; 0 is DefaultPartRows.
+	PartRows uint64
+	// Conns bounds the connections that read; those that write are one for each lane. 0 is DefaultConns.
+	Conns int
+	// Lanes is how many transactions append at a time; 0 is DefaultLanes.
+	Lanes int
+	// Unhurried lets statements take up to an hour instead of 30 s, for a checker.
+	Unhurried bool
+	Logger    *slog.Logger // nil: none
+}
+
+func (o Options) patience() time.Duration {
+	if o.Unhurried {
+		return checkTimeout
+	}
+	return statementTimeout
+}
+
+// Defaults of Options.
+const (
+	DefaultPartRows = 1_000_000
+	DefaultConns    = 16
+	DefaultLanes    = 4
+)
+
+// Limits of what is waited for. They hold unless the URL sets the parameter of that name.
+const (
+	connectTimeout   = 10 * time.Second
+	statementTimeout = 30 * time.Second
+	checkTimeout     = time.Hour        // of a statement, for a checker or a migration
+	idleTimeout      = 30 * time.Second // of an open transaction: a server that vanished must not keep its locks
+	grace            = 15 * time.Second // beyond the longest statement, after which a silent connection is given up
+)
+
+// Errors of opening.
+var (
+	// ErrUnreachable means that no connection could be made: the server is down, or refuses. It may pass.
+	ErrUnreachable = errors.New("PostgreSQL can't be reached")
+	// ErrSchema means that the database has another schema than this program works with.
+	ErrSchema = errors.New("the database isn't ready for this program")
+	// ErrUnsafe means that the server's settings let it lose what it has committed.
+	ErrUnsafe = errors.New("PostgreSQL's settings let it lose committed data")
+)
+
+// Store is a log.Store in a PostgreSQL database.
+type Store struct {
+	write *sqlx.DB
+	read  *sqlx.DB
+	parts parts
+
+	end     context.CancelFunc // ends the loop that opens parts
+	ended   sync.WaitGroup
+	logger  *slog.Logger
+	address string // for messages
+}
+
+var _ log.Store = (*Store)(nil)
+
+// Open opens the store in a database that has the schema which this program works with, see Migrate.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.PartRows == 0 {
+		o.PartRows = DefaultPartRows
+	}
+	s, err := open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.prepare(ctx, o); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: %w", s.address, err)
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the store for reading, as a replica or a checker does. What would write fails.
+func OpenReadOnly(ctx context.Context, o Options) (*Store, error) {
+	s, err := open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkVersion(ctx, s.read); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: %w", s.address, err)
+	}
+	s.write.Close()
+	s.write = nil
+	return s, nil
+}
+
+func open(ctx context.Context, o Options) (*Store, error) {
+	connector, address, err := connect(o.URL, o.patience())
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{address: address, logger: o.Logger, end: func() {}}
+	pool := func(n int) *sqlx.DB {
+		db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+		db.SetMaxOpenConns(n)
+		db.SetMaxIdleConns(n)
+		db.SetConnMaxIdleTime(5 * time.Minute)
+		return db
+	}
+	s.read = pool(orDefault(o.Conns, DefaultConns))
+	s.write = pool(orDefault(o.Lanes, DefaultLanes) + 2) // checkpoints and administration beside the lanes
+	if err := s.read.PingContext(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("%s: %w", address, describe(err))
+	}
+	return s, nil
+}
+
+// prepare checks the database and its server, and starts to look after the parts.
+func (s *Store) prepare(ctx context.Context, o Options) error {
+	if err := checkVersion(ctx, s.read); err != nil {
+		return err
+	}
+	if err := s.checkServer(ctx, o.AllowUnsafe); err != nil {
+		return err
+	}
+	s.parts.rows = o.PartRows
+	if err := s.openPart(ctx, class, 0); err != nil {
+		return err
+	}
+	ctx, s.end = context.WithCancel(context.Background())
+	s.ended.Go(func() { s.rotate(ctx) })
+	return nil
+}
+
+// checkServer refuses a server that would lose commits, one that can't be written to, and one that garbles text.
+func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
+	settings := make(map[string]string)
+	err := each(ctx, s.read, sqlSettings, func(rows *sqlx.Rows) error {
+		var name, value string
+		err := rows.Scan(&name, &value)
+		settings[name] = value
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if v, _ := strconv.Atoi(settings["server_version_num"]); v < 140000 {
+		return fmt.Errorf("it is PostgreSQL %s, want 14 or newer", settings["server_version"])
+	}
+	if settings["server_encoding"] != "UTF8" {
+		return fmt.Errorf("the database's encoding is %s, want UTF8", settings["server_encoding"])
+	}
+	if settings["in_recovery"] != "off" {
+		return fmt.Errorf("the server is a standby: it can't be written to, name it with --db-read: %w", ErrUnreachable)
+	}
+	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
+		if settings[name] != "off" {
+			continue
+		}
+		if !allowUnsafe {
+			return fmt.Errorf("%w: %s is off; turn it on, or accept the loss of acknowledged events with --allow-unsafe-db",
+				ErrUnsafe, name)
+		}
+		s.logger.Warn("UNSAFE DATABASE: a crash loses or damages acknowledged events", "setting", name, "value", "off")
+	}
+	return nil
+}
+
+// SystemIdentifier returns the number that PostgreSQL gave the cluster when it was made: copies and standbys have it, too.
+func (s *Store) SystemIdentifier(ctx context.Context) (string, error) {
+	var id string
+	err := s.read.GetContext(ctx, &id, sqlSystemIdentifier)
+	return id, describe(err)
+}
+
+// connect returns what makes connections, and the address for messages, which has no password.
+func connect(url string, patience time.Duration) (*pq.Connector, string, error) {
+	c, err := pq.NewConfig(url)
+	if err != nil {
+		return nil, "", errors.New("the database's URL can't be read: want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full")
+	}
+	// One round trip a statement, and none that needs the same connection as the one before.
+	c.BinaryParameters = true
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = connectTimeout
+	}
+	if c.ApplicationName == "" {
+		c.ApplicationName = "treeline"
+	}
+	if c.Runtime == nil {
+		c.Runtime = make(map[string]string)
+	}
+	for name, limit := range map[string]time.Duration{
+		"statement_timeout": patience, "idle_in_transaction_session_timeout": idleTimeout,
+	} {
+		if _, set := c.Runtime[name]; !set {
+			c.Runtime[name] = strconv.FormatInt(limit.Milliseconds(), 10)
+		}
+	}
+	connector, err := pq.NewConnectorConfig(c)
+	if err != nil {
+		return nil, "", fmt.Errorf("the database's URL: %w", err)
+	}
+	connector.Dialer(dialer{patience + grace})
+	host := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	return connector, fmt.Sprintf("database %s at %s, user %s", c.Database, host, c.User), nil
+}
+
+// dialer makes connections that fail when the other side owes an answer for too long, as after a network was cut.
+type dialer struct{ silence time.Duration }
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialTimeout(network, address, connectTimeout)
+}
+
+func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return d.DialContext(ctx, network, address)
+}
+
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &patientConn{c, d.silence}, nil
+}
+
+// patientConn is a connection on which each read waits so long and no longer. Nothing is read from one that is idle.
+type patientConn struct {
+	net.Conn
+	silence time.Duration
+}
+
+func (c *patientConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+// Ping reports whether the database can be written to.
+func (s *Store) Ping(ctx context.Context) error {
+	var standby bool
+	if err := s.read.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
+		return fmt.Errorf("%s: %w", s.address, describe(err))
+	}
+	if standby {
+		return fmt.Errorf("%s: the server is a standby", s.address)
+	}
+	return nil
+}
+
+// Close closes all connections.
+func (s *Store) Close() error {
+	s.end()
+	s.ended.Wait()
+	var errs []error
+	for _, db := range []*sqlx.DB{s.read, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func orDefault(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}

@@ -1,0 +1,277 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// What one statement reads at most, so that none takes long or holds back the clearing of dead rows.
+const (
+	pageEntries  = 64 * merkle.TileWidth
+	pagePayloads = 1024
+)
+
+// queryer is what reads: a pool of connections, or a transaction.
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func unpackHead(h *log.Head, last, edge []byte) error {
+	if len(last) != merkle.HashSize || len(edge)%merkle.HashSize != 0 {
+		return damaged("head of %d bytes last and %d bytes edge", len(last), len(edge))
+	}
+	h.Last = merkle.Hash(last)
+	for ; len(edge) > 0; edge = edge[merkle.HashSize:] {
+		h.Edge = append(h.Edge, merkle.Hash(edge[:merkle.HashSize]))
+	}
+	return nil
+}
+
+// Logs returns all logs.
+func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
+	var logs []log.Info
+	err := each(ctx, s.read, sqlLogs, func(rows *sqlx.Rows) error {
+		var l log.Info
+		var vkey string
+		if err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.Public, &l.CreatedAt, &vkey); err != nil {
+			return err
+		}
+		if n := len(logs); n == 0 || logs[n-1].ID != l.ID {
+			logs = append(logs, l)
+		}
+		if vkey != "" {
+			last := &logs[len(logs)-1]
+			last.VKeys = append(last.VKeys, vkey)
+		}
+		return nil
+	})
+	return logs, err
+}
+
+// Head returns the log's committed head.
+func (s *Store) Head(ctx context.Context, id log.ID) (log.Head, error) {
+	var h log.Head
+	var last, edge []byte
+	err := s.read.QueryRowContext(ctx, sqlHead, id).Scan(&h.Size, &h.ReceivedAt, &last, &edge)
+	if err != nil {
+		return h, orNotFound(err)
+	}
+	return h, unpackHead(&h, last, edge)
+}
+
+// Sizes returns the sizes of all logs.
+func (s *Store) Sizes(ctx context.Context) (map[log.ID]uint64, error) {
+	sizes := make(map[log.ID]uint64)
+	err := each(ctx, s.read, sqlSizes, func(rows *sqlx.Rows) error {
+		var id log.ID
+		var size uint64
+		err := rows.Scan(&id, &size)
+		sizes[id] = size
+		return err
+	})
+	return sizes, err
+}
+
+// Entries calls fn with the entries [from, to).
+func (s *Store) Entries(ctx context.Context, id log.ID, from, to uint64, fn func(entry []byte) error) error {
+	for from < to {
+		end := min(to, from+pageEntries)
+		if err := s.pageOfEntries(ctx, id, from, end, fn); err != nil {
+			return err
+		}
+		from = end
+	}
+	return nil
+}
+
+func (s *Store) pageOfEntries(ctx context.Context, id log.ID, from, to uint64, fn func(entry []byte) error) error {
+	rows, err := s.read.QueryContext(ctx, sqlEntries, id, from, to)
+	if err != nil {
+		return describe(err)
+	}
+	defer rows.Close()
+	next, run := from, sql.RawBytes(nil)
+	for next < to && rows.Next() {
+		var first uint64
+		if err := rows.Scan(&first, &run); err != nil {
+			return describe(err)
+		}
+		if len(run)%log.EntrySize != 0 || first > next || first+uint64(len(run)/log.EntrySize) <= next {
+			return damaged("entry %d is missing: the nearest run begins at %d and is %d bytes long", next, first, len(run))
+		}
+		for run = run[(next-first)*log.EntrySize:]; len(run) > 0 && next < to; run = run[log.EntrySize:] {
+			if err := fn(run[:log.EntrySize:log.EntrySize]); err != nil {
+				return err
+			}
+			next++
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return describe(err)
+	}
+	if next < to {
+		return damaged("entry %d is missing", next)
+	}
+	return nil
+}
+
+// Nodes returns the hashes [from, to) of a tile level.
+func (s *Store) Nodes(ctx context.Context, id log.ID, level int, from, to uint64) ([]merkle.Hash, error) {
+	if from >= to {
+		return nil, nil
+	}
+	rows, err := s.read.QueryContext(ctx, sqlNodes, id, level, from, to)
+	if err != nil {
+		return nil, describe(err)
+	}
+	defer rows.Close()
+	out := make([]merkle.Hash, 0, to-from)
+	for rows.Next() {
+		var index uint64
+		var hash sql.RawBytes
+		if err := rows.Scan(&index, &hash); err != nil {
+			return nil, describe(err)
+		}
+		if want := from + uint64(len(out)); index != want || len(hash) != merkle.HashSize {
+			return nil, damaged("tree node %d of level %d is missing", want, level)
+		}
+		out = append(out, merkle.Hash(hash))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, describe(err)
+	}
+	if uint64(len(out)) != to-from {
+		return nil, damaged("tree node %d of level %d is missing", from+uint64(len(out)), level)
+	}
+	return out, nil
+}
+
+// Find returns the index of the event with the id.
+func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64, err error) {
+	err = s.read.QueryRowContext(ctx, sqlFind, id, event).Scan(&index)
+	return index, orNotFound(err)
+}
+
+// Payloads calls fn with the contents in [from, to).
+func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
+	if from >= to {
+		return nil
+	}
+	where, err := s.partsOf(ctx, s.read, id, to)
+	if err != nil {
+		return err
+	}
+	for from < to {
+		end := min(to, from+pagePayloads)
+		rows, err := s.read.QueryContext(ctx, sqlPayloads, id, from, end, where.in(from, end))
+		if err != nil {
+			return describe(err)
+		}
+		if err := eachPayload(rows, fn); err != nil {
+			return err
+		}
+		from = end
+	}
+	return nil
+}
+
+func eachPayload(rows *sql.Rows, fn func(uint64, log.Payload) error) error {
+	defer rows.Close()
+	var seed, data sql.RawBytes
+	for rows.Next() {
+		var index uint64
+		if err := rows.Scan(&index, &seed, &data); err != nil {
+			return describe(err)
+		}
+		if err := fn(index, log.Payload{Seed: seed, Data: data}); err != nil {
+			return err
+		}
+	}
+	return describe(rows.Err())
+}
+
+// Checkpoint returns the newest recorded checkpoint of at most the given size.
+func (s *Store) Checkpoint(ctx context.Context, id log.ID, size uint64) (c log.Signed, err error) {
+	err = s.read.QueryRowContext(ctx, sqlCheckpoint, id, int64(min(size, merkle.MaxSize))).Scan(&c.Size, &c.Note)
+	return c, orNotFound(err)
+}
+
+// Checkpoints calls fn with every recorded checkpoint.
+func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) error) error {
+	for after, more := int64(-1), true; more; {
+		more = false
+		err := each(ctx, s.read, sqlCheckpoints, func(rows *sqlx.Rows) error {
+			var c log.Signed
+			if err := rows.Scan(&c.Size, &c.Note); err != nil {
+				return err
+			}
+			after, more = int64(c.Size), true
+			return fn(c)
+		}, id, after)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Counts counts the rows of a log.
+func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error) {
+	err = s.read.QueryRowContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Nodes)
+	if err == nil && c.Entries%log.EntrySize != 0 {
+		err = damaged("%d bytes of entries, not a multiple of %d", c.Entries, log.EntrySize)
+	}
+	c.Entries /= log.EntrySize
+	return c, describe(err)
+}
+
+// Key returns the API key with the public id.
+func (s *Store) Key(ctx context.Context, id string) (log.Key, error) {
+	return scanKey(s.read.QueryRowContext(ctx, sqlKey, id))
+}
+
+// Keys returns all API keys.
+func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
+	err = each(ctx, s.read, sqlKeys, func(rows *sqlx.Rows) error {
+		k, err := scanKey(rows)
+		keys = append(keys, k)
+		return err
+	})
+	return keys, err
+}
+
+func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {
+	var hash []byte
+	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt); err != nil {
+		return k, orNotFound(err)
+	}
+	if len(hash) != len(k.Hash) {
+		return k, damaged("API key %s has a hash of %d bytes", k.ID, len(hash))
+	}
+	copy(k.Hash[:], hash)
+	return k, nil
+}
+
+// each calls fn with every row of a query.
+func each(ctx context.Context, db *sqlx.DB, query string, fn func(*sqlx.Rows) error, args ...any) error {
+	rows, err := db.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return describe(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows); err != nil {
+			return describe(err)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("reading rows: %w", describe(err))
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package postgres
+
+// Statements of the append path.
+const (
+	// In the order of the numbers, so that two transactions never wait for each other.
+	sqlLockHeads = `
+		SELECT log, size, received_at, last, edge, class, part FROM heads
+		WHERE log = ANY($1) ORDER BY log FOR UPDATE`
+	sqlMoveHeads = `
+		UPDATE heads SET size = b.size, received_at = b.received_at, last = b.last, edge = b.edge, part = b.part
+		FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BYTEA[], $6::BYTEA[], $7::INTEGER[])
+		     AS b (log, came_from, size, received_at, last, edge, part)
+		WHERE heads.log = b.log AND heads.size = b.came_from`
+	sqlInsertNodes = `
+		INSERT INTO nodes (log, level, idx, hash)
+		SELECT * FROM unnest($1::BIGINT[], $2::SMALLINT[], $3::BIGINT[], $4::BYTEA[])`
+	sqlEnterParts = `
+		INSERT INTO log_parts (log, part, first)
+		SELECT * FROM unnest($1::BIGINT[], $2::INTEGER[], $3::BIGINT[])`
+	// The subquery can't be flattened, so each key is one look into the index however many the planner believes there are.
+	sqlFindAll = `
+		SELECT k.log, k.id, i.idx
+		FROM unnest($1::BIGINT[], $2::TEXT[]) AS k (log, id),
+		     LATERAL (SELECT idx FROM ids WHERE ids.log = k.log AND ids.id = k.id OFFSET 0) AS i`
+	sqlCopyEntries = `
+		COPY entries (log, first, entries) FROM STDIN`
+	sqlCopyIDs = `
+		COPY ids (log, idx, id) FROM STDIN`
+	// Straight into the part's table.
+	sqlCopyPayloads = `
+		COPY payloads_%d (log, idx, part, seed, payload) FROM STDIN`
+)
+
+// Statements of readers.
+const (
+	sqlHead = `
+		SELECT size, received_at, last, edge FROM heads WHERE log = $1`
+	sqlSizes = `
+		SELECT log, size FROM heads`
+	// A run may begin before the range: from is looked for in the last run that begins at or before it.
+	sqlEntries = `
+		SELECT first, entries FROM entries
+		WHERE log = $1 AND first < $3
+		  AND first >= (SELECT coalesce(max(first), 0) FROM entries WHERE log = $1 AND first <= $2)
+		ORDER BY first`
+	sqlNodes = `
+		SELECT idx, hash FROM nodes WHERE log = $1 AND level = $2 AND idx >= $3 AND idx < $4 ORDER BY idx`
+	sqlFind = `
+		SELECT idx FROM ids WHERE log = $1 AND id = $2`
+	sqlPayloads = `
+		SELECT idx, seed, payload FROM payloads
+		WHERE log = $1 AND idx >= $2 AND idx < $3 AND part = ANY($4) ORDER BY idx`
+	sqlPayloadsAt = `
+		SELECT idx, seed, payload FROM payloads
+		WHERE log = $1 AND idx = ANY($2) AND part = ANY($3) ORDER BY idx`
+	sqlCheckpoint = `
+		SELECT size, note FROM checkpoints WHERE log = $1 AND size <= $2 ORDER BY size DESC LIMIT 1`
+	sqlCheckpoints = `
+		SELECT size, note FROM checkpoints WHERE log = $1 AND size > $2 ORDER BY size LIMIT 1000`
+	sqlCounts = `
+		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = $1),
+		       (SELECT count(*) FROM payloads WHERE log = $1),
+		       (SELECT count(*) FROM ids WHERE log = $1),
+		       (SELECT count(*) FROM nodes WHERE log = $1)`
+	sqlLogs = `
+		SELECT id, name, origin, public, created_at, coalesce(vkey, '')
+		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
+	sqlKey = `
+		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = $1`
+	sqlKeys = `
+		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
+	sqlLabel = `
+		SELECT value FROM labels WHERE name = $1`
+	sqlSettings = `
+		SELECT name, setting FROM pg_settings
+		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version', 'server_version_num', 'server_encoding')
+		UNION ALL SELECT 'in_recovery', CASE WHEN pg_is_in_recovery() THEN 'on' ELSE 'off' END`
+	sqlSystemIdentifier = `
+		SELECT system_identifier::TEXT FROM pg_control_system()`
+)
+
+// Statements of parts.
+const (
+	sqlParts = `
+		SELECT part, class, opened_at FROM parts WHERE closed_at IS NULL ORDER BY part`
+	sqlPartsOf = `
+		SELECT heads.size, coalesce(log_parts.part, 0), coalesce(log_parts.first, 0)
+		FROM heads LEFT JOIN log_parts USING (log) WHERE heads.log = $1 ORDER BY log_parts.first`
+	// Logs that left the part when they changed their class are not worth counting.
+	sqlPartRows = `
+		SELECT coalesce(sum(heads.size - log_parts.first), 0)::BIGINT
+		FROM heads JOIN log_parts ON log_parts.log = heads.log AND log_parts.part = heads.part WHERE heads.part = $1`
+	sqlInsertPart = `
+		INSERT INTO parts (part, class, opened_at)
+		SELECT coalesce(max(part), 0) + 1, $1, $2 FROM parts
+		RETURNING part`
+	sqlCloseParts = `
+		UPDATE parts SET closed_at = $2 WHERE class = $1 AND part < $3 AND closed_at IS NULL`
+	// Made beside the others and then attached, which doesn't hold up those who read or write them.
+	sqlCreatePart = `
+		CREATE TABLE payloads_%[1]d (LIKE payloads INCLUDING ALL)`
+	sqlAttachPart = `
+		ALTER TABLE payloads ATTACH PARTITION payloads_%[1]d FOR VALUES IN (%[1]d)`
+)
+
+// Statements of creation.
+const (
+	sqlTaken = `
+		SELECT EXISTS (SELECT 1 FROM logs WHERE name = $1 OR origin = $2)`
+	sqlInsertLog = `
+		INSERT INTO logs (id, name, origin, public, created_at)
+		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4 FROM logs
+		RETURNING id`
+	sqlInsertVKey = `
+		INSERT INTO log_keys (log, seq, vkey) VALUES ($1, $2, $3)`
+	sqlInsertHead = `
+		INSERT INTO heads (log, size, received_at, last, edge, class, part) VALUES ($1, 0, 0, $2, '', $3, 0)`
+	sqlInsertSigned = `
+		INSERT INTO signed (log, size) VALUES ($1, -1)`
+	sqlMoveSigned = `
+		UPDATE signed SET size = $2 WHERE log = $1 AND size < $2`
+	sqlInsertCheckpoint = `
+		INSERT INTO checkpoints (log, size, note) VALUES ($1, $2, $3)`
+	sqlInsertKey = `
+		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`
+	sqlInsertLabel = `
+		INSERT INTO labels (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+)

@@ -1,0 +1,375 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// maxRun is how many entries fit a page with what the row needs besides.
+const maxRun = 110
+
+// tx is a log.Tx.
+type tx struct {
+	ctx   context.Context
+	s     *Store
+	conn  *sql.Conn
+	tx    *sql.Tx
+	heads map[log.ID]head
+	buf   []byte // rows of a COPY
+}
+
+// head is a locked head, and where its log's newest content is.
+type head struct {
+	log.Head
+	class string
+	part  int
+}
+
+// Begin starts a write transaction and locks the heads of its logs.
+func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) {
+	if s.write == nil {
+		return nil, errors.New("the store was opened for reading")
+	}
+	conn, err := s.write.DB.Conn(ctx)
+	if err != nil {
+		return nil, describe(err)
+	}
+	t := &tx{ctx: ctx, s: s, conn: conn, heads: make(map[log.ID]head, len(logs))}
+	defer func() {
+		if err != nil {
+			t.Rollback()
+		}
+	}()
+	if t.tx, err = conn.BeginTx(ctx, nil); err != nil {
+		return nil, describe(err)
+	}
+	ids := make(pq.Int64Array, len(logs))
+	for i, id := range logs {
+		ids[i] = int64(id)
+	}
+	rows, err := t.tx.QueryContext(ctx, sqlLockHeads, ids)
+	if err != nil {
+		return nil, describe(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id log.ID
+		var h head
+		var last, edge []byte
+		if err := rows.Scan(&id, &h.Size, &h.ReceivedAt, &last, &edge, &h.class, &h.part); err != nil {
+			return nil, describe(err)
+		}
+		if err := unpackHead(&h.Head, last, edge); err != nil {
+			return nil, err
+		}
+		t.heads[id] = h
+	}
+	return t, describe(rows.Err())
+}
+
+func (t *tx) Head(id log.ID) (log.Head, error) {
+	h, ok := t.heads[id]
+	if !ok {
+		return log.Head{}, log.ErrNotFound
+	}
+	return h.Head, nil
+}
+
+func (t *tx) Find(keys []log.EventKey) (map[log.EventKey]uint64, error) {
+	logs, ids := make(pq.Int64Array, len(keys)), make(pq.StringArray, len(keys))
+	for i, k := range keys {
+		logs[i], ids[i] = int64(k.Log), k.ID
+	}
+	rows, err := t.tx.QueryContext(t.ctx, sqlFindAll, logs, ids)
+	if err != nil {
+		return nil, describe(err)
+	}
+	defer rows.Close()
+	found := make(map[log.EventKey]uint64)
+	for rows.Next() {
+		var k log.EventKey
+		var index uint64
+		if err := rows.Scan(&k.Log, &k.ID, &index); err != nil {
+			return nil, describe(err)
+		}
+		found[k] = index
+	}
+	return found, describe(rows.Err())
+}
+
+func (t *tx) PayloadsAt(id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
+	return t.s.payloadsAt(t.ctx, t.tx, id, indices, fn)
+}
+
+// Append moves the heads, which decides whether the rest may be written at all, and copies the rows.
+func (t *tx) Append(batches []*log.Batch) error {
+	parts := make([]int, len(batches))
+	for i, b := range batches {
+		if err := b.Check(); err != nil {
+			return err
+		}
+		h := t.heads[b.Log]
+		part, err := t.s.partFor(h.class, h.part)
+		if err != nil {
+			return err
+		}
+		parts[i] = part
+	}
+	if err := t.moveHeads(batches, parts); err != nil {
+		return err
+	}
+	if err := t.enterParts(batches, parts); err != nil {
+		return err
+	}
+	if err := t.copy(sqlCopyEntries, batches, writeEntries); err != nil {
+		return err
+	}
+	if err := t.copy(sqlCopyIDs, batches, writeIDs); err != nil {
+		return err
+	}
+	for _, part := range distinct(parts) {
+		var into []*log.Batch
+		for i, b := range batches {
+			if parts[i] == part {
+				into = append(into, b)
+			}
+		}
+		err := t.copy(fmt.Sprintf(sqlCopyPayloads, part), into, func(w *copier, b *log.Batch) error {
+			return writePayloads(w, b, part)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return t.insertNodes(batches)
+}
+
+func (t *tx) moveHeads(batches []*log.Batch, parts []int) error {
+	n := len(batches)
+	logs, froms, sizes, times := make(pq.Int64Array, n), make(pq.Int64Array, n), make(pq.Int64Array, n), make(pq.Int64Array, n)
+	lasts, edges, into := make(pq.ByteaArray, n), make(pq.ByteaArray, n), make(pq.Int64Array, n)
+	for i, b := range batches {
+		logs[i], froms[i], sizes[i], times[i] = int64(b.Log), int64(b.From), int64(b.Head.Size), b.Head.ReceivedAt
+		lasts[i], edges[i], into[i] = b.Head.Last[:], packHashes(b.Head.Edge), int64(parts[i])
+	}
+	res, err := t.tx.ExecContext(t.ctx, sqlMoveHeads, logs, froms, sizes, times, lasts, edges, into)
+	if err != nil {
+		return describe(err)
+	}
+	if moved, err := res.RowsAffected(); err != nil {
+		return err
+	} else if moved != int64(n) {
+		return log.ErrHeadMoved
+	}
+	return nil
+}
+
+// enterParts notes where logs begin to have contents in another part.
+func (t *tx) enterParts(batches []*log.Batch, parts []int) error {
+	var logs, into, firsts pq.Int64Array
+	for i, b := range batches {
+		if t.heads[b.Log].part != parts[i] {
+			logs, into, firsts = append(logs, int64(b.Log)), append(into, int64(parts[i])), append(firsts, int64(b.From))
+		}
+	}
+	if logs == nil {
+		return nil
+	}
+	_, err := t.tx.ExecContext(t.ctx, sqlEnterParts, logs, into, firsts)
+	return describe(err)
+}
+
+func (t *tx) insertNodes(batches []*log.Batch) error {
+	var logs, levels, indices pq.Int64Array
+	var hashes pq.ByteaArray
+	for _, b := range batches {
+		for _, n := range b.Nodes {
+			logs, levels = append(logs, int64(b.Log)), append(levels, int64(n.Level))
+			indices, hashes = append(indices, int64(n.Index)), append(hashes, n.Hash[:])
+		}
+	}
+	if logs == nil {
+		return nil
+	}
+	_, err := t.tx.ExecContext(t.ctx, sqlInsertNodes, logs, levels, indices, hashes)
+	return describe(err)
+}
+
+// copy copies the rows that write makes of each batch.
+func (t *tx) copy(statement string, batches []*log.Batch, write func(*copier, *log.Batch) error) (err error) {
+	t.buf, err = copyRows(t.ctx, t.conn, t.buf, statement, func(w *copier) error {
+		for _, b := range batches {
+			if err := write(w, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return describe(err)
+}
+
+// writeEntries writes entries as runs, which end where entry bundles do, so that no reader of one has to read much more.
+func writeEntries(w *copier, b *log.Batch) error {
+	for first, rest := b.From, b.Entries; len(rest) > 0; {
+		n := min(merkle.TileWidth-int(first%merkle.TileWidth), len(rest)/log.EntrySize, maxRun)
+		w.int(uint64(b.Log))
+		w.int(first)
+		w.bytes(rest[:n*log.EntrySize])
+		if err := w.end(); err != nil {
+			return err
+		}
+		first, rest = first+uint64(n), rest[n*log.EntrySize:]
+	}
+	return nil
+}
+
+func writeIDs(w *copier, b *log.Batch) error {
+	for i := range b.Rows {
+		w.int(uint64(b.Log))
+		w.int(b.From + uint64(i))
+		w.text(b.Rows[i].ID)
+		if err := w.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writePayloads(w *copier, b *log.Batch, part int) error {
+	for i := range b.Rows {
+		w.int(uint64(b.Log))
+		w.int(b.From + uint64(i))
+		w.int(uint64(part))
+		w.bytes(b.Rows[i].Seed)
+		w.content(b.Rows[i].Data)
+		if err := w.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) Commit() error {
+	err := t.tx.Commit()
+	t.conn.Close()
+	return describe(err)
+}
+
+func (t *tx) Rollback() {
+	if t.tx != nil {
+		t.tx.Rollback()
+	}
+	t.conn.Close()
+}
+
+// class is the retention class of new logs' contents.
+const class = "standard"
+
+// CreateLog adds an empty log.
+func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
+	for {
+		err := s.createLog(ctx, info)
+		// Another server made a log at the same time, which took the number, or the name.
+		if pq.As(err, pqerror.UniqueViolation) == nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) createLog(ctx context.Context, info *log.Info) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	var taken bool
+	if err := t.GetContext(ctx, &taken, sqlTaken, info.Name, info.Origin); err != nil {
+		return describe(err)
+	}
+	if taken {
+		return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
+	}
+	var id log.ID
+	err = t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
+	if err != nil {
+		return describe(err)
+	}
+	for i, vkey := range info.VKeys {
+		if _, err := t.ExecContext(ctx, sqlInsertVKey, id, i, vkey); err != nil {
+			return describe(err)
+		}
+	}
+	genesis := log.Genesis(info.Origin)
+	if _, err := t.ExecContext(ctx, sqlInsertHead, id, genesis[:], class); err != nil {
+		return describe(err)
+	}
+	if _, err := t.ExecContext(ctx, sqlInsertSigned, id); err != nil {
+		return describe(err)
+	}
+	if err := t.Commit(); err != nil {
+		return describe(err)
+	}
+	info.ID = id
+	return nil
+}
+
+// Record adds a checkpoint. The row in signed is what two servers that record at the same time wait for.
+func (s *Store) Record(ctx context.Context, id log.ID, c log.Signed) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	res, err := t.ExecContext(ctx, sqlMoveSigned, id, c.Size)
+	if err != nil {
+		return describe(err)
+	}
+	if moved, err := res.RowsAffected(); err != nil {
+		return err
+	} else if moved == 0 {
+		var newest log.Signed
+		if err := t.QueryRowxContext(ctx, sqlCheckpoint, id, int64(merkle.MaxSize)).Scan(&newest.Size, &newest.Note); err != nil {
+			return orNotFound(err)
+		}
+		if newest.Size == c.Size && string(newest.Note) == string(c.Note) {
+			return nil
+		}
+		return fmt.Errorf("a checkpoint of size %d is recorded, size %d can't be: %w", newest.Size, c.Size, log.ErrExists)
+	}
+	if _, err := t.ExecContext(ctx, sqlInsertCheckpoint, id, c.Size, c.Note); err != nil {
+		return describe(err)
+	}
+	return describe(t.Commit())
+}
+
+// Label returns a text kept under name.
+func (s *Store) Label(ctx context.Context, name, value string) (string, error) {
+	if _, err := s.write.ExecContext(ctx, sqlInsertLabel, name, value); err != nil {
+		return "", describe(err)
+	}
+	var kept string
+	err := s.write.GetContext(ctx, &kept, sqlLabel, name)
+	return kept, describe(err)
+}
+
+// CreateKey adds an API key.
+func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
+	_, err := s.write.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt)
+	return describe(err)
+}
+
+func packHashes(hashes []merkle.Hash) []byte {
+	out := make([]byte, 0, len(hashes)*merkle.HashSize)
+	for _, h := range hashes {
+		out = append(out, h[:]...)
+	}
+	return out
+}
