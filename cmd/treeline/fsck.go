@@ -15,7 +15,6 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
-	"github.com/treeline-log/treeline/log/sqlite"
 )
 
 type fsckOptions struct {
@@ -61,10 +60,6 @@ type fsckResult struct {
 }
 
 func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
-	path, err := o.dbPath()
-	if err != nil {
-		return err
-	}
 	fence, err := o.readFence()
 	if err != nil {
 		return err
@@ -76,10 +71,7 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	store, err := sqlite.OpenReadOnly(ctx, path)
-	if errors.Is(err, os.ErrNotExist) {
-		return withHint(fmt.Errorf("there is no store at %s", path), "name it with --data-dir or --db")
-	}
+	store, err := o.openReader(ctx)
 	if errors.Is(err, log.ErrDamaged) {
 		return &verdict{exitInvalid, fmt.Sprintf("the store can't be read: %v", err)}
 	}

@@ -71,6 +71,7 @@ func newRootCmd() *cobra.Command {
 		newAppendCmd(),
 		newBenchCmd(),
 		newFenceCmd(),
+		newMigrateCmd(),
 		newFsckCmd(),
 		newKeyCmd(),
 		newLogCmd(),

@@ -24,7 +24,7 @@ import (
 	"github.com/treeline-log/treeline/api"
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
-	"github.com/treeline-log/treeline/log/sqlite"
+	"github.com/treeline-log/treeline/log/postgres"
 )
 
 // serveOptions are the flags of serve.
@@ -36,6 +36,12 @@ type serveOptions struct {
 	interval  time.Duration
 	logFormat string
 	logLevel  string
+	// Of a PostgreSQL store.
+	lanes            int
+	conns            int
+	partRows         uint64
+	singleLogBatches bool
+	allowUnsafe      bool
 }
 
 func newServeCmd() *cobra.Command {
@@ -56,6 +62,11 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.opsListen, "ops-listen", "127.0.0.1:8081", "address for metrics and health details; empty for none")
 	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
 	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
+	f.IntVar(&o.lanes, "lanes", postgres.DefaultLanes, "PostgreSQL: transactions that append at a time")
+	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
+	f.Uint64Var(&o.partRows, "part-rows", postgres.DefaultPartRows, "PostgreSQL: contents after which the next partition is opened")
+	f.BoolVar(&o.singleLogBatches, "single-log-batches", false, "PostgreSQL: one log in a transaction, for a database that is sharded by log")
+	f.BoolVar(&o.allowUnsafe, "allow-unsafe-db", false, "PostgreSQL: start though its settings let it lose acknowledged events")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -74,6 +85,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if o.interval < 10*time.Millisecond || o.interval > time.Hour {
 		return fmt.Errorf("--checkpoint-interval %v: from 10ms to 1h", o.interval)
 	}
+	if o.lanes < 1 || o.lanes > 64 || o.conns < 2 || o.conns > 1000 {
+		return errors.New("--lanes: from 1 to 64; --db-conns: from 2 to 1000")
+	}
 	prefix, err := originPrefix(o.url)
 	if err != nil {
 		return err
@@ -81,57 +95,15 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err := makeDataDir(o.dataDir); err != nil {
 		return err
 	}
-	path, err := o.dbPath()
-	if err != nil {
-		return err
-	}
-	store, err := sqlite.Open(ctx, path)
-	if errors.Is(err, sqlite.ErrLocked) {
-		return fmt.Errorf("%s is in use by another treeline serve; one server writes to a store at a time: stop that one, or "+
-			"give this one its own --data-dir", path)
-	}
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	if prefix == "" {
-		if prefix, err = installationPrefix(ctx, store); err != nil {
-			return err
-		}
-	}
-	seed, err := o.openSeed(ctx, store)
-	if err != nil {
-		return err
-	}
-	fence, err := checkpoint.OpenFileFence(o.fencePath())
-	if err != nil {
-		return err
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	service, err := log.Open(ctx, log.Config{
-		Store: store, Seed: seed, Fence: fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
-	})
-	if err != nil {
-		return err
-	}
-	defer service.Close()
-	if len(service.Logs()) == 0 {
-		if _, err := service.CreateLog(ctx, api.DefaultLog, false); err != nil {
-			return fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
-		}
-	}
-	keyFile, err := o.ensureAdminKey(ctx, store)
-	if err != nil {
-		return err
-	}
-	server := api.New(api.Config{Service: service, Seed: seed, Logger: logger, Registry: registry})
+	// The listeners first, so that a second server on the address gives up before it touches anything, and health is answered
+	// while a database isn't there yet.
 	public, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("%w; choose another address with --listen", err)
 	}
 	defer public.Close()
-	listeners := []listener{{public, api.HTTPServer(server, logger)}}
+	var front, back gate
+	listeners := []listener{{public, api.HTTPServer(&front, logger)}}
 	var opsAddr net.Addr
 	if o.opsListen != "" {
 		ops, err := net.Listen("tcp", o.opsListen)
@@ -139,11 +111,111 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 			return fmt.Errorf("%w; choose another address with --ops-listen, or none with --ops-listen=", err)
 		}
 		defer ops.Close()
-		listeners = append(listeners, listener{ops, api.HTTPServer(server.Ops(), logger)})
+		listeners = append(listeners, listener{ops, api.HTTPServer(&back, logger)})
 		opsAddr = ops.Addr()
 	}
-	greet(stdout, service, public.Addr(), opsAddr, keyFile)
-	return serveAll(ctx, listeners, server, logger)
+	failed := make(chan error, len(listeners))
+	for _, l := range listeners {
+		go func() { failed <- l.server.Serve(l.Listener) }()
+	}
+	r, err := o.startWhenPossible(ctx, prefix, logger, &back)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	front.open(r.server)
+	back.open(r.server.Ops())
+	greet(stdout, r.service, public.Addr(), opsAddr, r.keyFile)
+	return serveAll(ctx, listeners, failed, r.server, logger)
+}
+
+// running is what a server is made of, once its store is there.
+type running struct {
+	store   log.Store
+	service *log.Service
+	server  *api.Server
+	keyFile string
+}
+
+func (r *running) close() {
+	if r.service != nil {
+		r.service.Close()
+	}
+	if r.store != nil {
+		r.store.Close()
+	}
+}
+
+// startPause is the longest pause between attempts to reach a database.
+const startPause = 5 * time.Second
+
+// startWhenPossible starts the service. While its database can't be reached it waits, tells why, and doesn't end: a server that
+// is started again and again helps nobody.
+func (o serveOptions) startWhenPossible(ctx context.Context, prefix string, logger *slog.Logger, ops *gate) (*running, error) {
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
+		r, err := o.start(ctx, prefix, logger)
+		if !errors.Is(err, postgres.ErrUnreachable) || ctx.Err() != nil {
+			return r, err
+		}
+		logger.Error("not ready: the store isn't there; trying again", "error", err)
+		ops.waiting(err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Logger) (_ *running, err error) {
+	r := &running{}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	lanes := 1
+	if o.postgres() {
+		lanes = o.lanes
+	}
+	r.store, err = o.openWriter(ctx, postgres.Options{
+		AllowUnsafe: o.allowUnsafe, PartRows: o.partRows, Conns: o.conns, Lanes: lanes, Logger: logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if prefix == "" {
+		if prefix, err = installationPrefix(ctx, r.store); err != nil {
+			return nil, err
+		}
+	}
+	seed, err := o.openSeed(ctx, r.store)
+	if err != nil {
+		return nil, err
+	}
+	fence, err := checkpoint.OpenFileFence(o.fencePath())
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.service, err = log.Open(ctx, log.Config{
+		Store: r.store, Seed: seed, Fence: fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
+		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.postgres(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(r.service.Logs()) == 0 {
+		if _, err := r.service.CreateLog(ctx, api.DefaultLog, false); err != nil && !errors.Is(err, log.ErrExists) {
+			return nil, fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
+		}
+	}
+	if r.keyFile, err = o.ensureAdminKey(ctx, r.store); err != nil {
+		return nil, err
+	}
+	r.server = api.New(api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry})
+	return r, nil
 }
 
 // listener is an address and what answers there.
@@ -152,12 +224,8 @@ type listener struct {
 	server *http.Server
 }
 
-// serveAll answers on all listeners until ctx ends, and then lets requests finish.
-func serveAll(ctx context.Context, listeners []listener, server *api.Server, logger *slog.Logger) error {
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { failed <- l.server.Serve(l.Listener) }()
-	}
+// serveAll answers on all listeners until ctx ends or one of them fails, and then lets requests finish.
+func serveAll(ctx context.Context, listeners []listener, failed <-chan error, server *api.Server, logger *slog.Logger) error {
 	var err error
 	select {
 	case err = <-failed:
