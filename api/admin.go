@@ -110,7 +110,7 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		if in.Log == "" {
 			in.Log = DefaultLog
 		}
-		l := s.service.Log(in.Log)
+		l := s.service.Lookup(r.Context(), in.Log)
 		if l == nil {
 			return notFound("log")
 		}

@@ -106,9 +106,9 @@ func may(role log.Role, a access) bool {
 
 // logOf returns the log that a request with the key is about: the key's own, or for a server-wide key the one that ?log=
 // names. A log that the key isn't for is answered as one that doesn't exist.
-func (s *Server) logOf(key log.Key, name string) (*log.Log, error) {
+func (s *Server) logOf(ctx context.Context, key log.Key, name string) (*log.Log, error) {
 	if key.Log != 0 {
-		l := s.service.LogByID(key.Log)
+		l := s.service.LookupID(ctx, key.Log)
 		if l == nil || name != "" && name != l.Name {
 			return nil, notFound("log")
 		}
@@ -117,7 +117,7 @@ func (s *Server) logOf(key log.Key, name string) (*log.Log, error) {
 	if name == "" {
 		name = DefaultLog
 	}
-	if l := s.service.Log(name); l != nil {
+	if l := s.service.Lookup(ctx, name); l != nil {
 		return l, nil
 	}
 	return nil, notFound("log")

@@ -88,12 +88,17 @@ func (s *Server) onLog(pattern string, a access, fn func(http.ResponseWriter, *h
 		if err != nil {
 			return err
 		}
-		l, err := s.logOf(key, q["log"])
+		l, err := s.logOf(r.Context(), key, q["log"])
 		if err != nil {
 			return err
 		}
 		if !may(key.Role, a) {
 			return forbidden(key)
+		}
+		if a == toRead {
+			if err := l.Refresh(r.Context()); err != nil {
+				return err
+			}
 		}
 		return fn(w, r, l, q, key)
 	})

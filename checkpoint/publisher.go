@@ -125,7 +125,8 @@ func (p *Publisher) Birth(ctx context.Context) error {
 	return p.settle(p.birth(ctx))
 }
 
-// Publish does one round: if the log has grown since the last checkpoint, the new entries
+// Publish does one round: if another server has signed meanwhile, that is taken up as
+// by [Publisher.Resume]; otherwise, if the log has grown since the last checkpoint, the new entries
 // are read, checked and made into a tree, and if that is the store's own, the next
 // checkpoint is signed, recorded, fenced and published.
 //
@@ -320,6 +321,16 @@ func (p *Publisher) publish(ctx context.Context) error {
 		}
 	}
 
+	// If another server has signed, this one takes up its checkpoint and leaves it at that: so a log is signed once each
+	// interval however many servers there are, by the one that has done so before, and by any other if that one is gone.
+	recorded, err := p.src.Latest(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the newest recorded checkpoint: %w", err)
+	}
+	if !bytes.Equal(recorded, last.note) {
+		return p.resume(ctx)
+	}
+
 	// What the store says it has.
 	size, root, err := p.src.Head(ctx)
 	if err != nil {
@@ -369,8 +380,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 	if !bytes.Equal(fenced, last.note) {
 		return fmt.Errorf("before signing size %d of %s: %w", size, last.Origin, ErrFenceMoved)
 	}
-	recorded, err := p.src.Latest(ctx)
-	if err != nil {
+	if recorded, err = p.src.Latest(ctx); err != nil {
 		return fmt.Errorf("reading the newest recorded checkpoint: %w", err)
 	}
 	if !bytes.Equal(recorded, last.note) {

@@ -51,7 +51,7 @@ func TestPublishOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(w.trace, " ")
-	if want := "head entries load latest record swap publish"; got != want {
+	if want := "latest head entries load latest record swap publish"; got != want {
 		t.Errorf("a round's steps are %q, want %q", got, want)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
@@ -20,7 +21,8 @@ type Log struct {
 	service   *Service
 	queue     logQueue // guarded by the sequencer
 	progress  progress
-	publisher *checkpoint.Publisher // the publishing loop's own
+	signing   sync.Mutex // guards publisher
+	publisher *checkpoint.Publisher
 }
 
 // Sizes returns how far the log has come.
@@ -198,6 +200,8 @@ func decodeEvent(p Payload) (*Event, error) {
 
 // Wait returns when the log is in the given state up to size, or with ctx's error.
 func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
+	l.service.waiting.Add(1)
+	defer l.service.waiting.Add(-1)
 	return l.progress.wait(ctx, func(s Sizes) bool {
 		if state == StateSigned {
 			return s.Signed >= size
@@ -212,7 +216,10 @@ func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
 func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	c, note := l.Signed()
 	if index >= c.Size {
-		return nil, ErrNotSigned
+		l.refreshSigned(ctx)
+		if c, note = l.Signed(); index >= c.Size {
+			return nil, ErrNotSigned
+		}
 	}
 	r, err := l.Record(ctx, index)
 	if err != nil {
@@ -240,7 +247,7 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 // Inclusion returns the inclusion proof of the entry at index in the tree of the given size, with the leaf hash. The size
 // must be signed.
 func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Hash, hashes []merkle.Hash, err error) {
-	if err := l.checkSigned(size); err != nil {
+	if err := l.checkSigned(ctx, size); err != nil {
 		return leaf, nil, err
 	}
 	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.store, l.ID}); err != nil {
@@ -254,7 +261,10 @@ func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Ha
 }
 
 // checkSigned returns ErrNotSigned for a size that is not signed yet, and merkle.ErrOutOfRange for one the log doesn't have.
-func (l *Log) checkSigned(size uint64) error {
+func (l *Log) checkSigned(ctx context.Context, size uint64) error {
+	if size > l.Sizes().Signed {
+		l.refreshSigned(ctx)
+	}
 	switch sizes := l.Sizes(); {
 	case size > sizes.Size:
 		return fmt.Errorf("size %d of a log of size %d: %w", size, sizes.Size, merkle.ErrOutOfRange)
@@ -266,7 +276,7 @@ func (l *Log) checkSigned(size uint64) error {
 
 // Consistency returns the consistency proof between the trees of two sizes, from ≤ to, both signed.
 func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, error) {
-	if err := l.checkSigned(to); err != nil {
+	if err := l.checkSigned(ctx, to); err != nil {
 		return nil, err
 	}
 	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.store, l.ID})
@@ -274,7 +284,7 @@ func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, 
 
 // Root returns the root of the tree of a size, which must be signed.
 func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
-	if err := l.checkSigned(size); err != nil {
+	if err := l.checkSigned(ctx, size); err != nil {
 		return merkle.Hash{}, err
 	}
 	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.store, l.ID})

@@ -80,6 +80,16 @@ func (p *progress) sequenced(head Head) {
 	})
 }
 
+// grown notes how far the log has grown by others' hands.
+func (p *progress) grown(size uint64) {
+	p.mu.Lock()
+	same := size <= p.sizes.Size
+	p.mu.Unlock()
+	if !same {
+		p.change(func() { p.sizes.Size = max(p.sizes.Size, size) })
+	}
+}
+
 // acknowledged returns the leaf hash that the newest entry of the given size has, as clients may have been told. Through
 // the chain it stands for all entries before.
 func (p *progress) acknowledged() (size uint64, last merkle.Hash) {

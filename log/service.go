@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
@@ -52,6 +54,8 @@ type Service struct {
 	logs     []*Log
 	byName   map[string]*Log
 	byID     map[ID]*Log
+
+	waiting atomic.Int64 // how many wait for a log to grow
 
 	cancel context.CancelFunc // ends the background loops
 	loops  sync.WaitGroup
@@ -100,6 +104,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })
+	if c.Shared {
+		s.loops.Go(func() { s.follow(ctx) })
+	}
 	return s, nil
 }
 
@@ -187,18 +194,28 @@ func (l *Log) showFenced(ctx context.Context, verifier note.Verifier) {
 // resume checks the log's store against its fence and takes up signing; the first time it makes the checkpoint of size 0
 // that every log is born with.
 func (l *Log) resume(ctx context.Context) error {
-	latest, err := (source{tiles{l.service.store, l.ID}, l}).Latest(ctx)
-	if err != nil {
-		return err
+	for attempt := 1; ; attempt++ {
+		latest, err := source{tiles{l.service.store, l.ID}, l}.Latest(ctx)
+		if err != nil {
+			return err
+		}
+		if latest == nil && l.Sizes().Size == 0 {
+			err = l.publisher.Birth(ctx)
+		} else {
+			err = l.publisher.Resume(ctx)
+		}
+		if !l.service.config.Shared || !lost(err) || attempt == 3 {
+			return err
+		}
 	}
-	if latest == nil && l.Sizes().Size == 0 {
-		return l.publisher.Birth(ctx)
-	}
-	return l.publisher.Resume(ctx)
 }
 
 // fail notes an error of signing. A refusal stops the log for good; anything else is tried again.
 func (s *Service) fail(l *Log, err error) {
+	if s.config.Shared && lost(err) {
+		l.progress.unsigned(err, s.config.Now()) // quietly: only if it goes on, something is wrong
+		return
+	}
 	s.metrics.failures.WithLabelValues("sign").Inc()
 	var refusal *checkpoint.Refusal
 	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) {
@@ -244,9 +261,12 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	if err := s.store.CreateLog(ctx, &info); errors.Is(err, ErrExists) && s.Log(name) == nil {
-		// Its row is there since an attempt that failed after it was written.
+		// Its row is there since an attempt that failed after it was written, or another server has made it.
 		if info, err = s.find(ctx, name); err != nil {
 			return nil, err
+		}
+		if _, err := s.store.Checkpoint(ctx, info.ID, 0); err == nil {
+			return nil, fmt.Errorf("log %q: %w", name, ErrExists)
 		}
 	} else if err != nil {
 		return nil, err
@@ -337,34 +357,55 @@ func (s *Service) publish(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if s.config.Shared {
+				s.learn(ctx)
+			}
 			s.publishGrown(ctx)
 		}
 	}
 }
 
+// signers is how many logs are signed at a time: a signature is mostly waiting, for the store and the fence.
+const signers = 8
+
 func (s *Service) publishGrown(ctx context.Context) {
+	var group errgroup.Group
+	group.SetLimit(signers)
 	for _, l := range s.Logs() {
-		sizes, signed, note, stopped := l.progress.get()
+		sizes, _, note, stopped := l.progress.get()
 		doubt := l.progress.doubt.Swap(false)
 		if stopped != nil || note != nil && sizes.Size <= sizes.Signed && !doubt {
 			continue
 		}
-		var err error
-		if note == nil { // it couldn't be resumed at start, or a log's birth was interrupted
-			err = l.resume(ctx)
-		} else if _, err = l.publisher.Publish(ctx); err == nil {
-			l.progress.unsigned(nil, time.Time{})
-			if c, _ := l.Signed(); c.Size > signed.Size {
-				s.metrics.signatures.Inc()
+		group.Go(func() error {
+			if err := l.publish(ctx); err != nil {
+				l.progress.doubt.Store(doubt)
+				if ctx.Err() == nil {
+					s.fail(l, err)
+				}
 			}
-		}
-		if err != nil {
-			l.progress.doubt.Store(doubt)
-		}
-		if err != nil && ctx.Err() == nil {
-			s.fail(l, err)
-		}
+			return nil
+		})
 	}
+	group.Wait()
+}
+
+// publish signs the log if it has grown.
+func (l *Log) publish(ctx context.Context) error {
+	l.signing.Lock()
+	defer l.signing.Unlock()
+	before, note := l.Signed()
+	if note == nil { // it couldn't be resumed at start, or its birth was interrupted
+		return l.resume(ctx)
+	}
+	if _, err := l.publisher.Publish(ctx); err != nil {
+		return err
+	}
+	l.progress.unsigned(nil, time.Time{})
+	if c, _ := l.Signed(); c.Size > before.Size {
+		l.service.metrics.signatures.Inc()
+	}
+	return nil
 }
 
 // Close refuses new appends, answers those that are queued, signs what they made grow, and ends the loops. The store

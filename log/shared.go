@@ -1,0 +1,132 @@
+package log
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/treeline-log/treeline/checkpoint"
+)
+
+// Where several servers share a store, each learns from it what the others did: that logs have grown, were made, or were
+// signed. It is learned when it matters (a request that is about it), and otherwise every interval. Nothing depends on
+// learning it early: a head is read under its lock before anything is built on it, and a checkpoint before another is signed.
+
+// followPause is how often sizes are read while somebody waits for a log to grow.
+const followPause = 100 * time.Millisecond
+
+// Refresh learns how far the log has grown by other servers' hands.
+func (l *Log) Refresh(ctx context.Context) error {
+	if !l.service.config.Shared {
+		return nil
+	}
+	head, err := l.service.store.Head(ctx, l.ID)
+	if err != nil {
+		return fmt.Errorf("reading the head of log %s: %w", l.Name, err)
+	}
+	l.progress.grown(head.Size)
+	return nil
+}
+
+// refreshSigned learns of a checkpoint that another server has signed, unless this one is about to.
+func (l *Log) refreshSigned(ctx context.Context) {
+	if !l.service.config.Shared || l.Stopped() != nil || !l.signing.TryLock() {
+		return
+	}
+	defer l.signing.Unlock()
+	_, have := l.Signed()
+	latest, err := source{tiles{l.service.store, l.ID}, l}.Latest(ctx)
+	if err != nil || have == nil || bytes.Equal(latest, have) {
+		return // what fails here fails for the publisher, too, who tells
+	}
+	if err := l.publisher.Resume(ctx); err != nil {
+		l.service.fail(l, err)
+	}
+}
+
+// Lookup returns the log of that name, also if another server has just made it, or nil.
+func (s *Service) Lookup(ctx context.Context, name string) *Log {
+	l := s.Log(name)
+	if l == nil && s.config.Shared && CheckName(name) == nil {
+		s.learn(ctx)
+		l = s.Log(name)
+	}
+	return l
+}
+
+// LookupID returns the log with that number, also if another server has just made it, or nil.
+func (s *Service) LookupID(ctx context.Context, id ID) *Log {
+	l := s.LogByID(id)
+	if l == nil && s.config.Shared {
+		s.learn(ctx)
+		l = s.LogByID(id)
+	}
+	return l
+}
+
+// learn reads all sizes, and opens the logs that other servers have made.
+func (s *Service) learn(ctx context.Context) {
+	err := s.learnSizes(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.metrics.failures.WithLabelValues("read sizes").Inc()
+		s.logger.Warn("reading the sizes of logs failed, will be tried again", "error", err)
+	}
+}
+
+func (s *Service) learnSizes(ctx context.Context) error {
+	sizes, err := s.store.Sizes(ctx)
+	if err != nil {
+		return err
+	}
+	unknown := false
+	for id, size := range sizes {
+		if l := s.LogByID(id); l != nil {
+			l.progress.grown(size)
+		} else {
+			unknown = true
+		}
+	}
+	if !unknown {
+		return nil
+	}
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	infos, err := s.store.Logs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		if s.LogByID(info.ID) != nil {
+			continue
+		}
+		l, err := s.openLog(ctx, info)
+		if err != nil {
+			return fmt.Errorf("opening log %s: %w", info.Name, err)
+		}
+		s.add(l)
+	}
+	return nil
+}
+
+// follow reads the sizes of logs often while somebody waits for one of them.
+func (s *Service) follow(ctx context.Context) {
+	tick := time.NewTicker(followPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if s.waiting.Load() > 0 {
+				s.learn(ctx)
+			}
+		}
+	}
+}
+
+// lost reports whether an error of signing means that another server was faster, or is at it.
+func lost(err error) bool {
+	return errors.Is(err, checkpoint.ErrConflict) || errors.Is(err, checkpoint.ErrFenceMoved)
+}
