@@ -37,6 +37,7 @@ func (p *parser) compose() {
 			m := &d.metadata[i]
 			m.start, m.quote, m.end = m.start+moved, m.quote+moved, m.end+moved
 		}
+		d.metadataText.start, d.metadataText.end = d.metadataText.start+moved, d.metadataText.end+moved
 	}
 	b = p.composeOwn(b, eventOccurredAt)
 	b = p.composeOwn(b, eventOutcome)

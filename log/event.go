@@ -21,6 +21,7 @@ type Event struct {
 	claims     []EventClaim
 	id         string
 	credential span // in json, of the member with the comma behind it
+	metadata   span // in json, of the object
 	occurredAt int64
 	hasTime    bool
 	serverID   bool
@@ -284,7 +285,7 @@ func (p *parser) build(opt ParseOptions) (*Event, error) {
 		p.add("", fmt.Sprintf("is %d bytes in canonical form, want at most %d", len(p.text), MaxEventSize))
 		return nil, p.err()
 	}
-	e.json, e.credential = bytes.Clone(p.text), d.credential
+	e.json, e.credential, e.metadata = bytes.Clone(p.text), d.credential, d.metadataText
 	e.claims = p.cut(e.json)
 	if size := openedSize(e.claims); size > maxOpened {
 		p.add("", fmt.Sprintf("is %d bytes with all claims opened, want at most %d", size, maxOpened))

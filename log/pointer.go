@@ -170,12 +170,7 @@ func CheckClaim(pointer string, value []byte) error {
 	}
 	p := newParser(value)
 	defer p.free()
-	p.event.reset()
-	p.event.stored, p.event.system, p.event.latest, p.limit = true, true, math.MaxInt64, MaxEventSize
-	if len(p.problems) == 0 && p.claim(at) {
-		p.end()
-	}
-	err = p.err()
+	err = p.readClaim(at)
 	if err == nil {
 		err = differs(value, p.out)
 	}
@@ -186,6 +181,36 @@ func CheckClaim(pointer string, value []byte) error {
 		}
 	}
 	return err
+}
+
+// NormalText returns the form in which events hold a text as the claim of the given pointer, so that it can be compared with
+// what is stored: of an address or a time its canonical text, of any other the text itself. A text that the claim can't have
+// is an *InvalidError.
+func NormalText(pointer, text string) (string, error) {
+	at, err := parsePointer(pointer)
+	if err != nil {
+		return "", err
+	}
+	value := appendString(nil, text)
+	p := newParser(value)
+	defer p.free()
+	if err := p.readClaim(at); err != nil {
+		return "", err
+	}
+	if bytes.Equal(p.out, value) {
+		return text, nil
+	}
+	return string(p.out[1 : len(p.out)-1]), nil // addresses and times need no escapes
+}
+
+// readClaim reads the parser's data as the value of a claim of the stored form, and leaves its one form in out.
+func (p *parser) readClaim(at place) error {
+	p.event.reset()
+	p.event.stored, p.event.system, p.event.latest, p.limit = true, true, math.MaxInt64, MaxEventSize
+	if len(p.problems) == 0 && p.claim(at) {
+		p.end()
+	}
+	return p.err()
 }
 
 // claim reads the value of a claim and leaves its one form in out.

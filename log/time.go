@@ -20,6 +20,10 @@ var (
 	errTimeRange = errors.New("must lie in the years 0000 to 9999 of UTC")
 )
 
+// ParseTime returns the microseconds since 1970 UTC, which AppendTime takes, of a time as clients may write it: an RFC 3339
+// date-time with any offset, fractional digits after the sixth cut off.
+func ParseTime(s string) (int64, error) { return parseTime([]byte(s)) }
+
 // parseTime returns the microseconds since 1970 UTC of an RFC 3339 date-time. As the RFC permits, T and Z may be in lower
 // case. Fractional digits after the sixth are cut off, not rounded, so no event moves into the future.
 func parseTime(s []byte) (int64, error) {
