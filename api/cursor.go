@@ -9,20 +9,25 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-// A cursor is where the next page of a list begins. Its text is the base64url form of
+// cursor is where the next page of a list begins. Its text is the base64url form of
 //
-//	version (1) ‖ u64 position ‖ MAC (16)
+//	version (1) ‖ u64 position ‖ u64 asOf ‖ MAC (16)
 //
-// where MAC is the beginning of HMAC-SHA256 over version, position, the log's number and the list's parameters, under a
+// where MAC is the beginning of HMAC-SHA256 over version, position, asOf, the log's number and the list's parameters, under a
 // key derived from the server's seed: a cursor works for the log and the parameters that it was made for, and nobody
 // else can make one.
+type cursor struct {
+	position uint64 // newest first the size of what is still to be searched, oldest first the index to begin at
+	asOf     int64  // when the first page was asked for, µs since 1970 UTC: what the list's times before now are counted from
+}
+
 const (
 	cursorVersion = 1
-	cursorBody    = 1 + 8
+	cursorBody    = 1 + 8 + 8
 	cursorMAC     = 16
 )
 
-var errCursor = badRequest("cursor: not one that this server made for this log and these parameters; start again without it")
+var errCursor = badParameter("cursor", "not one that this server made for this log and these parameters; start again without it")
 
 // cursors makes and reads cursors.
 type cursors struct {
@@ -37,20 +42,21 @@ func (c cursors) mac(body []byte, id log.ID, params string) []byte {
 	return h.Sum(nil)[:cursorMAC]
 }
 
-func (c cursors) encode(position uint64, id log.ID, params string) string {
-	body := binary.BigEndian.AppendUint64([]byte{cursorVersion}, position)
+func (c cursors) encode(at cursor, id log.ID, params string) string {
+	body := binary.BigEndian.AppendUint64([]byte{cursorVersion}, at.position)
+	body = binary.BigEndian.AppendUint64(body, uint64(at.asOf))
 	return base64.RawURLEncoding.EncodeToString(append(body, c.mac(body, id, params)...))
 }
 
-// decode returns the position in a cursor, or errCursor.
-func (c cursors) decode(text string, id log.ID, params string) (uint64, error) {
+// decode returns the cursor in a text, or errCursor.
+func (c cursors) decode(text string, id log.ID, params string) (cursor, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(b) != cursorBody+cursorMAC || base64.RawURLEncoding.EncodeToString(b) != text {
-		return 0, errCursor
+		return cursor{}, errCursor
 	}
 	body := b[:cursorBody]
 	if !hmac.Equal(b[cursorBody:], c.mac(body, id, params)) || body[0] != cursorVersion {
-		return 0, errCursor
+		return cursor{}, errCursor
 	}
-	return binary.BigEndian.Uint64(body[1:]), nil
+	return cursor{binary.BigEndian.Uint64(body[1:]), int64(binary.BigEndian.Uint64(body[9:]))}, nil
 }

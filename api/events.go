@@ -110,13 +110,13 @@ func stateOf(l *log.Log, index uint64) log.State {
 
 // waitFor returns the state that ?wait= asks for, "" if none.
 func waitFor(q query) (log.State, error) {
-	v, ok := q["wait"]
+	v, ok := q.one("wait")
 	if !ok {
 		return "", nil
 	}
 	state, ok := log.ParseState(v)
 	if !ok || state == log.StateSequenced {
-		return "", badRequest("wait: %q is not signed", v)
+		return "", badParameter("wait", "%q is not signed", v)
 	}
 	return state, nil
 }
@@ -305,62 +305,6 @@ func findEvent(r *http.Request, l *log.Log) (log.Record, error) {
 	return record, err
 }
 
-// listEvents answers with a page of records, newest first or oldest first, of a log as it stood at the first page.
-func (s *Server) listEvents(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
-	limit, err := q.number("limit", defaultPage, 1, maxPage)
-	if err != nil {
-		return err
-	}
-	order := q["order"]
-	if order == "" {
-		order = "newest"
-	}
-	if order != "newest" && order != "oldest" {
-		return badRequest("order: %q is neither newest nor oldest", order)
-	}
-	size := l.Sizes().Size
-	// The position of a cursor is, newest first, the size of what is still to be listed; oldest first, how many were.
-	position := uint64(0)
-	if order == "newest" {
-		position = size
-	}
-	if text, ok := q["cursor"]; ok {
-		if position, err = s.cursors.decode(text, l.ID, order); err != nil {
-			return err
-		}
-		if position > size { // of a log that was put back to an older copy
-			return errCursor
-		}
-	}
-	var records []log.Record
-	var more bool
-	if order == "newest" {
-		from := position - min(limit, position)
-		if records, err = l.RecordsBackwards(r.Context(), from, position, maxPageBytes); err != nil {
-			return err
-		}
-		position -= uint64(len(records))
-		more = position > 0
-	} else {
-		to := min(position+limit, size)
-		if records, err = l.Records(r.Context(), position, to, maxPageBytes); err != nil {
-			return err
-		}
-		position += uint64(len(records))
-		more = position < size
-	}
-	next := []byte("null")
-	if more {
-		next = quote([]byte(s.cursors.encode(position, l.ID, order)))
-	}
-	out := appendRecords([]byte(`{"data":`), records)
-	out = append(append(out, `,"next_cursor":`...), next...)
-	out = strconv.AppendBool(append(out, `,"has_more":`...), more)
-	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
-	writeBody(w, http.StatusOK, append(out, "}\n"...))
-	return nil
-}
-
 func appendRecords(dst []byte, records []log.Record) []byte {
 	dst = append(dst, '[')
 	for i := range records {
@@ -383,13 +327,13 @@ func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q q
 		return err
 	}
 	timeout := 20 * time.Second
-	if v, ok := q["timeout"]; ok {
+	if v, ok := q.one("timeout"); ok {
 		if timeout, err = time.ParseDuration(v); err != nil || timeout < 0 || timeout > maxPoll {
-			return badRequest("timeout: %q is not a duration from 0s to %v", v, maxPoll)
+			return badParameter("timeout", "%q is not a duration from 0s to %v", v, maxPoll)
 		}
 	}
 	if size := l.Sizes().Size; from > size {
-		return badRequest("from: %d is beyond the log's size %d", from, size)
+		return badParameter("from", "%d is beyond the log's size %d", from, size)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
@@ -410,13 +354,13 @@ func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q q
 
 // number returns a decimal parameter, or def where it isn't given.
 func (q query) number(name string, def, least, most uint64) (uint64, error) {
-	v, ok := q[name]
+	v, ok := q.one(name)
 	if !ok {
 		return def, nil
 	}
 	n, err := strconv.ParseUint(v, 10, 64)
 	if err != nil || n < least || n > most || strconv.FormatUint(n, 10) != v {
-		return 0, badRequest("%s: %q is not a number from %d to %d", name, v, least, most)
+		return 0, badParameter(name, "%q is not a number from %d to %d", v, least, most)
 	}
 	return n, nil
 }

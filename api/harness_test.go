@@ -36,7 +36,8 @@ type testServer struct {
 	service *log.Service
 	store   *faultStore
 	url     string
-	admin   string // a key that may do everything
+	admin   string       // a key that may do everything
+	clock   atomic.Int64 // added to the time that the interface goes by
 }
 
 // newTestServer starts a server with a log "default" that is signed every interval.
@@ -59,7 +60,10 @@ func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = api.New(api.Config{Service: s.service, Seed: testSeed, Logger: logger, Registry: registry})
+	s.api = api.New(api.Config{
+		Service: s.service, Seed: testSeed, Logger: logger, Registry: registry,
+		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) },
+	})
 	web := httptest.NewUnstartedServer(s.api)
 	web.Config = api.HTTPServer(s.api, logger)
 	web.Start()
@@ -181,9 +185,10 @@ type problem struct {
 	Code      string `json:"code"`
 	RequestID string `json:"request_id"`
 	Errors    []struct {
-		Index   *int   `json:"index"`
-		Pointer string `json:"pointer"`
-		Detail  string `json:"detail"`
+		Index     *int   `json:"index"`
+		Pointer   string `json:"pointer"`
+		Parameter string `json:"parameter"`
+		Detail    string `json:"detail"`
 	} `json:"errors"`
 	IDs []string `json:"ids"`
 }

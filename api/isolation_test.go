@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	if len(other.cursors) > 0 {
 		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
 	}
-	switch rapid.IntRange(0, 13).Draw(t, "request") {
+	switch rapid.IntRange(0, 14).Draw(t, "request") {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -151,6 +152,8 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 		// An id that is taken in another log is free in this one. It is x's own then, but what it says is not the other's.
 		return request{method: "POST", path: "/v1/events?log=" + other.name, key: x.writer, body: fmt.Sprintf(`{"id":%q,"action":"probe"}`, id)}
 	case 12:
+		return get("/v1/events?actor_id=" + url.QueryEscape(rapid.SampledFrom(other.markers[3:]).Draw(t, "marker")))
+	case 13:
 		return request{method: "GET", path: rapid.SampledFrom([]string{"/v1/logs", "/v1/keys"}).Draw(t, "list"), key: key}
 	default:
 		return request{

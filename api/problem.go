@@ -30,9 +30,10 @@ type problem struct {
 
 // problemItem says what is wrong with one place of the input.
 type problemItem struct {
-	Index   *int   `json:"index,omitempty"` // in a batch, from 0
-	Pointer string `json:"pointer"`         // RFC 6901, in the event as it was sent
-	Detail  string `json:"detail"`
+	Index     *int    `json:"index,omitempty"`     // in a batch, from 0
+	Pointer   *string `json:"pointer,omitempty"`   // RFC 6901, in the event as it was sent
+	Parameter string  `json:"parameter,omitempty"` // of the query, where that is the input
+	Detail    string  `json:"detail"`
 }
 
 func (p *problem) Error() string { return p.Code + ": " + p.Detail }
@@ -43,6 +44,14 @@ func newProblem(status int, code, format string, args ...any) *problem {
 
 func badRequest(format string, args ...any) *problem {
 	return newProblem(http.StatusBadRequest, "invalid_request", format, args...)
+}
+
+// badParameter says what is wrong with a parameter of the query.
+func badParameter(name, format string, args ...any) *problem {
+	detail := fmt.Sprintf(format, args...)
+	p := badRequest("%s: %s", name, detail)
+	p.Errors = []problemItem{{Parameter: name, Detail: detail}}
+	return p
 }
 
 // notFound is one answer for what doesn't exist and for what the caller may not know of.
@@ -62,7 +71,7 @@ func asProblem(err error) *problem {
 	case errors.As(err, &invalid):
 		p := newProblem(http.StatusBadRequest, "invalid_event", "%v; nothing was stored", err)
 		for _, x := range invalid.Problems {
-			item := problemItem{Pointer: x.Pointer, Detail: x.Detail}
+			item := problemItem{Pointer: &x.Pointer, Detail: x.Detail}
 			if x.Index >= 0 {
 				item.Index = &x.Index
 			}

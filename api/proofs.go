@@ -48,7 +48,7 @@ type inclusion struct {
 
 func (s *Server) getInclusion(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
 	if _, ok := q["index"]; !ok {
-		return badRequest("index: which entry?")
+		return badParameter("index", "which entry?")
 	}
 	index, err := q.number("index", 0, 0, merkle.MaxSize)
 	if err != nil {
@@ -88,7 +88,7 @@ type consistency struct {
 
 func (s *Server) getConsistency(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
 	if _, ok := q["from"]; !ok {
-		return badRequest("from: which size?")
+		return badParameter("from", "which size?")
 	}
 	from, err := q.number("from", 0, 0, merkle.MaxSize)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 func (s *Server) routes() {
 	s.onLog("POST /v1/events", toAppend, s.postEvent, "wait")
 	s.onLog("POST /v1/events/batch", toAppend, s.postBatch, "wait")
-	s.onLog("GET /v1/events", toRead, s.listEvents, "limit", "cursor", "order")
+	s.onLog("GET /v1/events", toRead, s.listEvents, append(filterParams(), "limit", "cursor", "order")...)
 	s.onLog("GET /v1/events/{id}", toRead, s.getEvent)
 	s.onLog("GET /v1/events/{id}/proof", toRead, s.getProof, "wait")
 	s.onLog("GET /v1/feed", toRead, s.getFeed, "from", "limit", "timeout")
@@ -51,10 +51,19 @@ func (s *Server) handle(pattern string, fn func(http.ResponseWriter, *http.Reque
 	}))
 }
 
-// query are a request's parameters, each given at most once and known to the route.
-type query map[string]string
+// query are a request's parameters: known to the route, and each with one value, but for the filters that may repeat.
+type query map[string][]string
 
-// parseQuery refuses parameters that the route doesn't know, so that a misspelt filter isn't a filter ignored.
+// one returns the value of a parameter that doesn't repeat; ok is false where it isn't given.
+func (q query) one(name string) (value string, ok bool) {
+	if len(q[name]) == 0 {
+		return "", false
+	}
+	return q[name][0], true
+}
+
+// parseQuery refuses parameters that the route doesn't know, so that a misspelt filter isn't a filter ignored. A known name that
+// ends in a dot stands for all that begin with it.
 func parseQuery(r *http.Request, known ...string) (query, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
@@ -63,17 +72,17 @@ func parseQuery(r *http.Request, known ...string) (query, error) {
 	if err != nil {
 		return nil, badRequest("query: %v", err)
 	}
-	q := make(query, len(values))
 	for name, v := range values {
-		if !slices.Contains(known, name) {
-			return nil, badRequest("parameter %q is unknown here; known are: %s", name, strings.Join(known, ", "))
+		if !slices.ContainsFunc(known, func(k string) bool {
+			return name == k || strings.HasSuffix(k, ".") && strings.HasPrefix(name, k)
+		}) {
+			return nil, badParameter(name, "is unknown here; known are: %s", strings.Join(known, ", "))
 		}
-		if len(v) != 1 {
-			return nil, badRequest("parameter %q is given %d times", name, len(v))
+		if len(v) != 1 && !mayRepeat(name) {
+			return nil, badParameter(name, "is given %d times", len(v))
 		}
-		q[name] = v[0]
 	}
-	return q, nil
+	return query(values), nil
 }
 
 // onLog serves a route that is about one log, for keys that may do what it takes.
@@ -88,7 +97,8 @@ func (s *Server) onLog(pattern string, a access, fn func(http.ResponseWriter, *h
 		if err != nil {
 			return err
 		}
-		l, err := s.logOf(r.Context(), key, q["log"])
+		name, _ := q.one("log")
+		l, err := s.logOf(r.Context(), key, name)
 		if err != nil {
 			return err
 		}

@@ -46,6 +46,7 @@ type Config struct {
 	Seed     checkpoint.Seed // the key of cursors is derived from it
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
+	Now      func() time.Time // what times before now are counted from; nil: time.Now
 }
 
 // Server answers the HTTP interface. Its zero value is not usable; New makes one.
@@ -56,6 +57,7 @@ type Server struct {
 	cursors cursors
 	bodies  bodyBudget
 	metrics *metrics
+	now     func() time.Time
 	mux     *http.ServeMux
 	ops     *http.ServeMux
 
@@ -65,8 +67,11 @@ type Server struct {
 
 // New returns a Server.
 func New(c Config) *Server {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	s := &Server{
-		service: c.Service, logger: c.Logger,
+		service: c.Service, logger: c.Logger, now: c.Now,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
 		metrics: newMetrics(c.Registry),

@@ -22,16 +22,17 @@ type problem struct {
 
 // fault is one thing that is wrong with what was sent.
 type fault struct {
-	Index   *int   `json:"index"`   // position of the event in the batch, from 0; nil when there is only one
-	Pointer string `json:"pointer"` // JSON Pointer to the place in the event as it was sent
-	Detail  string `json:"detail"`
+	Index     *int   `json:"index"`     // position of the event in the batch, from 0; nil when there is only one
+	Pointer   string `json:"pointer"`   // JSON Pointer to the place in the event as it was sent
+	Parameter string `json:"parameter"` // of the query, where that is what is wrong
+	Detail    string `json:"detail"`
 }
 
 func (f fault) String() string {
-	if f.Pointer == "" {
-		return f.Detail
+	if where := f.Pointer + f.Parameter; where != "" { // one of them at most
+		return where + ": " + f.Detail
 	}
-	return f.Pointer + ": " + f.Detail
+	return f.Detail
 }
 
 // parseProblem returns the problem that a response with the given status, header and body tells. The status line
