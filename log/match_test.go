@@ -75,6 +75,8 @@ func TestMatch(t *testing.T) {
 		{"received before", log.Filter{Received: span(0, 500)}, false, false},
 		{"text", byMetadata("plan", "pro"), true, false},
 		{"either text", byMetadata("plan", "free", "pro"), true, false},
+		{"text continued", byMetadata("plan", "prox"), false, false},
+		{"text begun", byMetadata("plan", "pr"), false, false},
 		{"text as JSON", byMetadata("plan", `"pro"`), false, false},
 		{"empty text", byMetadata("empty", ""), true, false},
 		{"number", byMetadata("seats", "10"), true, false},
@@ -86,6 +88,10 @@ func TestMatch(t *testing.T) {
 		{"no such member", byMetadata("none", ""), false, false},
 		{"name with a dot", byMetadata("a.b", "dotted"), true, false},
 		{"nested", byMetadata("a.b", "nested"), true, false},
+		{"nested after something else than a dot", byMetadata("a:b", "nested"), false, false},
+		{"below a text", byMetadata("plan.x", "pro"), false, false},
+		{"a longer name", byMetadata("plans", "pro"), false, false},
+		{"a shorter name", byMetadata("pla", "pro"), false, false},
 		{"nested deeper", byMetadata("a.c.d", "1"), true, false},
 		{"nested with an empty name", byMetadata("a.", "x"), true, false},
 		{"nested with a dot", byMetadata("a.b.c", "2"), true, false},
@@ -212,7 +218,9 @@ func drawFilter(t *rapid.T, e *log.Event, receivedAt int64) *log.Filter {
 		if rapid.IntRange(0, 2).Draw(t, "with "+what) > 0 {
 			return nil
 		}
-		return rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom(append(have, "x")), rapid.SampledFrom(append(have, "x")), drawText()), 1, 3).Draw(t, what)
+		own := rapid.SampledFrom(append(have, "x"))
+		continued := rapid.Map(own, func(s string) string { return s + "x" })
+		return rapid.SliceOfN(rapid.OneOf(own, own, continued, drawText()), 1, 3).Draw(t, what)
 	}
 	have := map[string][]string{}
 	var paths [][2]string
@@ -267,6 +275,14 @@ func drawFilter(t *rapid.T, e *log.Event, receivedAt int64) *log.Filter {
 		p := [2]string{"a.b", "1"}
 		if len(paths) > 0 && rapid.IntRange(0, 9).Draw(t, "of its own") > 0 {
 			p = rapid.SampledFrom(paths).Draw(t, "path")
+		}
+		switch rapid.IntRange(0, 9).Draw(t, "changed") {
+		case 0:
+			p[0] = strings.Replace(p[0], ".", "x", 1)
+		case 1:
+			p[0] += "x"
+		case 2:
+			p[0] = p[0][:rapid.IntRange(0, len(p[0])).Draw(t, "cut")]
 		}
 		f.Metadata = append(f.Metadata, log.Metadata{Path: p[0], Values: some("values", p[1], "1", "true", "null")})
 	}

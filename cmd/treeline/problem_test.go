@@ -21,6 +21,8 @@ func TestProblemText(t *testing.T) {
 			"server answered 400 invalid_event: /actor_id: empty"},
 		{"one fault of a batch", 400, json, `{"code":"invalid_event","errors":[{"index":16,"pointer":"/metadata/a~1b","detail":"too deep"}]}`,
 			"server answered 400 invalid_event: event 16: /metadata/a~1b: too deep"},
+		{"wrong parameter", 400, json, `{"code":"invalid_request","detail":"limit: \"x\" is no number","errors":[{"parameter":"limit","detail":"\"x\" is no number"}]}`,
+			`server answered 400 invalid_request: limit: "x" is no number`},
 		{"fault of the whole", 400, json, `{"code":"invalid_event","errors":[{"pointer":"","detail":"not JSON"}]}`,
 			"server answered 400 invalid_event: not JSON"},
 		{"several faults", 400, json, `{"code":"invalid_event","detail":"2 faults","errors":[{"index":0,"pointer":"/a","detail":"x"},{"index":3,"pointer":"/b","detail":"y"}]}`,
