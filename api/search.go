@@ -148,7 +148,7 @@ func (q query) filter(asOf int64) (*log.Filter, error) {
 			continue
 		}
 		if path == "" || len(path) > maxFilterValue || !isText(path) {
-			return nil, badParameter(name, "metadata. must be followed by 1 to %d bytes of UTF-8, the names of members joined by dots", maxFilterValue)
+			return nil, badParameter(name, "must name members by 1 to %d bytes of UTF-8 after the first dot", maxFilterValue)
 		}
 		values, err := q.texts(name, "")
 		if err != nil {
