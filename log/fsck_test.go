@@ -11,7 +11,6 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/treeline-log/treeline/log"
-	"github.com/treeline-log/treeline/log/sqlite"
 )
 
 // What fsck says of a log that is whole.
@@ -23,10 +22,7 @@ func TestFsckOfAWholeLog(t *testing.T) {
 		r.Checkpoints != 4 || r.Contents != 600 || r.Truncated || len(r.Root) != 64 {
 		t.Errorf("report: got %+v", r)
 	}
-	store, err := sqlite.OpenReadOnly(t.Context(), s.path())
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := s.openReader()
 	defer store.Close()
 	infos, err := store.Logs(t.Context())
 	if err != nil {
@@ -117,10 +113,7 @@ func TestFsckOfAWrongVerifierKey(t *testing.T) {
 	t.Parallel()
 	s := newTampered(t)
 	s.forge(t, func(f *intruder) { f.exec(`UPDATE log_keys SET vkey = 'nonsense'`) })
-	store, err := sqlite.OpenReadOnly(t.Context(), s.path())
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := s.openReader()
 	defer store.Close()
 	infos, err := store.Logs(t.Context())
 	if err != nil {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/postgres"
+	"github.com/treeline-log/treeline/log/postgres/pgtest"
 	"github.com/treeline-log/treeline/log/sqlite"
 	"github.com/treeline-log/treeline/merkle"
 )
@@ -24,11 +26,24 @@ import (
 // testSeed is the seed of all test services.
 var testSeed = checkpoint.Seed{7}
 
-// testService is a service on a SQLite store in a directory of the test's own, with faults on demand.
+// onPostgres is set while the tests run on PostgreSQL.
+var onPostgres bool
+
+// onlySQLite matches the tests that do something to a SQLite file.
+const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndSeedBelongToTheStore|TestTamperingWithTheUnsignedTail|" +
+	"TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
+	"TestADamagedLogFailsNobodyElse|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey)$"
+
+// TestMain runs all tests on the embedded store, and then again on PostgreSQL.
+func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }
+
+// testService is a service on a store of the test's own, with faults on demand.
 type testService struct {
 	*log.Service
 	t      *testing.T
 	dir    string
+	url    string // of a PostgreSQL store
+	lanes  int
 	store  *faultStore
 	seed   checkpoint.Seed
 	pinned note.Verifier // for fsck; nil: the one that testSeed derives
@@ -40,6 +55,9 @@ type testService struct {
 func newTestService(t *testing.T) *testService {
 	t.Helper()
 	s := &testService{t: t, dir: t.TempDir(), seed: testSeed}
+	if onPostgres {
+		s.url = migrated(t)
+	}
 	s.open()
 	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
 		t.Fatal(err)
@@ -57,7 +75,7 @@ func (s *testService) open() {
 }
 
 func (s *testService) tryOpen() error {
-	store, err := sqlite.Open(context.Background(), s.path())
+	store, err := s.openStore()
 	if err != nil {
 		return err
 	}
@@ -65,6 +83,7 @@ func (s *testService) tryOpen() error {
 	service, err := log.Open(context.Background(), log.Config{
 		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
+		Lanes: s.lanes, Shared: onPostgres,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {
@@ -74,6 +93,39 @@ func (s *testService) tryOpen() error {
 	s.Service = service
 	s.t.Cleanup(s.close)
 	return nil
+}
+
+func (s *testService) openStore() (log.Store, error) {
+	if onPostgres {
+		return postgres.Open(context.Background(), postgres.Options{URL: s.url})
+	}
+	return sqlite.Open(context.Background(), s.path())
+}
+
+// openReader opens the store as a checker does.
+func (s *testService) openReader() log.Store {
+	s.t.Helper()
+	var store log.Store
+	var err error
+	if onPostgres {
+		store, err = postgres.OpenReadOnly(s.t.Context(), postgres.Options{URL: s.url, Unhurried: true})
+	} else {
+		store, err = sqlite.OpenReadOnly(s.t.Context(), s.path())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return store
+}
+
+// migrated returns the URL of a new PostgreSQL database with a schema.
+func migrated(t testing.TB) string {
+	t.Helper()
+	url := pgtest.Database(t)
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	return url
 }
 
 func (s *testService) fence() checkpoint.Fence {
@@ -162,10 +214,7 @@ func (s *testService) check() *log.FsckReport {
 
 func (s *testService) fsck() *log.FsckReport {
 	s.t.Helper()
-	store, err := sqlite.OpenReadOnly(s.t.Context(), s.path())
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	store := s.openReader()
 	defer store.Close()
 	infos, err := store.Logs(s.t.Context())
 	if err != nil || len(infos) == 0 {

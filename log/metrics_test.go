@@ -4,7 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/treeline-log/treeline/log"
-	"github.com/treeline-log/treeline/log/sqlite"
 )
 
 // Operators build alarms on these names, so docs/operations.md has each of them.
@@ -20,7 +18,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	s := newTestService(t)
 	fence := s.fence()
 	s.close()
-	store, err := sqlite.Open(t.Context(), filepath.Join(s.dir, "treeline.db"))
+	store, err := s.openStore()
 	if err != nil {
 		t.Fatal(err)
 	}

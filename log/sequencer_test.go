@@ -191,6 +191,11 @@ func TestAnotherWriterIsNoticed(t *testing.T) {
 func TestManyClientsManyLogs(t *testing.T) {
 	const clients, rounds = 64, 12
 	s := newTestService(t)
+	if onPostgres {
+		s.close()
+		s.lanes = 3
+		s.open()
+	}
 	var logs []*log.Log
 	for i := range 4 {
 		l, err := s.CreateLog(t.Context(), fmt.Sprint("log-", i), false)

@@ -6,6 +6,7 @@ package pgtest
 import (
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -65,6 +66,26 @@ var shared struct {
 // Main runs the tests of a package and then stops the server that Database may have started. It is for TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
+	if shared.server != nil {
+		shared.server.remove()
+	}
+	os.Exit(code)
+}
+
+// Both runs the tests of a package twice: as they are, and then with postgres set, without those whose names match skip. It is
+// for TestMain, instead of Main.
+func Both(m *testing.M, postgres *bool, skip string) {
+	code := m.Run()
+	if code == 0 && flag.Lookup("test.fuzz").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" {
+		fmt.Println("=== on PostgreSQL, without", skip)
+		*postgres = true
+		if set := flag.Lookup("test.skip").Value.String(); set != "" {
+			skip += "|" + set
+		}
+		flag.Set("test.skip", skip)
+		flag.Set("test.bench", "")
+		code = m.Run()
+	}
 	if shared.server != nil {
 		shared.server.remove()
 	}
