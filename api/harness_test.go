@@ -24,12 +24,40 @@ import (
 	"github.com/treeline-log/treeline/api"
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/postgres"
+	"github.com/treeline-log/treeline/log/postgres/pgtest"
 	"github.com/treeline-log/treeline/log/sqlite"
 )
 
 var testSeed = checkpoint.Seed{5}
 
-// testServer is a whole server on a SQLite store in a directory of the test's own.
+// onPostgres is set while the tests run on PostgreSQL.
+var onPostgres bool
+
+// TestMain runs all tests on the embedded store, and then again on PostgreSQL.
+func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, "^$") }
+
+// openStore opens a store of the test's own.
+func openStore(t testing.TB, dir string) log.Store {
+	t.Helper()
+	var store log.Store
+	var err error
+	if onPostgres {
+		url := pgtest.Database(t)
+		if _, err := postgres.Migrate(t.Context(), url); err != nil {
+			t.Fatal(err)
+		}
+		store, err = postgres.Open(t.Context(), postgres.Options{URL: url})
+	} else {
+		store, err = sqlite.Open(t.Context(), filepath.Join(dir, "treeline.db"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// testServer is a whole server on a store of the test's own.
 type testServer struct {
 	t       testing.TB
 	api     *api.Server
@@ -44,10 +72,7 @@ type testServer struct {
 func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := sqlite.Open(context.Background(), filepath.Join(dir, "treeline.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := openStore(t, dir)
 	fence, err := checkpoint.OpenFileFence(filepath.Join(dir, "fence"))
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +81,7 @@ func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	logger, registry := slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry()
 	s.service, err = log.Open(context.Background(), log.Config{
 		Store: s.store, Seed: testSeed, Fence: fence, Prefix: "test.example", Interval: interval, Logger: logger, Metrics: registry,
+		Shared: onPostgres,
 	})
 	if err != nil {
 		t.Fatal(err)

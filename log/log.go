@@ -75,6 +75,9 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 
 // Find returns the index of the event with the id, or ErrNotFound.
 func (l *Log) Find(ctx context.Context, id string) (uint64, error) {
+	if !isEventID(id) {
+		return 0, ErrNotFound
+	}
 	return l.service.store.Find(ctx, l.ID, id)
 }
 
