@@ -131,18 +131,23 @@ type Reader interface {
 	Sizes(ctx context.Context) (map[ID]uint64, error)
 	// Entries calls fn with the entries [from, to) in order, exactly to-from times; ErrDamaged if one is missing.
 	Entries(ctx context.Context, log ID, from, to uint64, fn func(entry []byte) error) error
+	// EntriesAt calls fn with the entries at indices, which are ascending, in order; ErrDamaged if one is missing.
+	EntriesAt(ctx context.Context, log ID, indices []uint64, fn func(index uint64, entry []byte) error) error
 	// Nodes returns the hashes [from, to) of a tile level ≥ 1; ErrDamaged if one is missing.
 	Nodes(ctx context.Context, log ID, level int, from, to uint64) ([]merkle.Hash, error)
 	// Find returns the index of the event with the id, or ErrNotFound.
 	Find(ctx context.Context, log ID, id string) (uint64, error)
 	// Payloads calls fn with the contents that are there in [from, to), in order of index.
 	Payloads(ctx context.Context, log ID, from, to uint64, fn func(index uint64, p Payload) error) error
+	// PayloadsAt calls fn with the contents that are there at indices, which are ascending, in order.
+	PayloadsAt(ctx context.Context, log ID, indices []uint64, fn func(index uint64, p Payload) error) error
 	// Checkpoint returns the newest recorded checkpoint of at most the given size, or ErrNotFound.
 	Checkpoint(ctx context.Context, log ID, size uint64) (Signed, error)
 	// Checkpoints calls fn with every recorded checkpoint, in order of size.
 	Checkpoints(ctx context.Context, log ID, fn func(Signed) error) error
 	// Counts counts the rows of a log, wherever its head stands.
 	Counts(ctx context.Context, log ID) (Counts, error)
+	IndexReader
 }
 
 // Signed is a recorded checkpoint.
@@ -156,10 +161,11 @@ type Counts struct {
 	Entries, Payloads, IDs, Nodes uint64
 }
 
-// Store keeps logs: their record (entries, contents, ids), tree, checkpoints and API keys. Rows are only ever added, but
-// for heads. It is safe for concurrent use.
+// Store keeps logs: their record (entries, contents, ids), tree, checkpoints and API keys, and beside it their search index. Rows
+// of the record are only ever added, but for heads. It is safe for concurrent use.
 type Store interface {
 	Reader
+	Index
 	// Begin starts the transaction that appends to logs, and locks their heads, always in the same order.
 	Begin(ctx context.Context, logs []ID) (Tx, error)
 	// CreateLog adds an empty log and sets its ID; ErrExists if name or origin was ever used.

@@ -115,6 +115,29 @@ func (s *Store) Entries(ctx context.Context, id log.ID, from, to uint64, fn func
 	return nil
 }
 
+// EntriesAt calls fn with the entries at indices.
+func (s *Store) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {
+	var first uint64
+	var run []byte // the one that begins at first
+	for _, index := range indices {
+		if index < first || index-first >= uint64(len(run)/log.EntrySize) {
+			run = run[:0]
+			err := s.stmts.rRun.QueryRowxContext(ctx, id, index).Scan(&first, &run)
+			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+				return describe(err)
+			}
+			if len(run)%log.EntrySize != 0 || index-first >= uint64(len(run)/log.EntrySize) {
+				return damaged("entry %d is missing", index)
+			}
+		}
+		at := (index - first) * log.EntrySize
+		if err := fn(index, run[at:at+log.EntrySize:at+log.EntrySize]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Nodes returns the hashes [from, to) of a tile level.
 func (s *Store) Nodes(ctx context.Context, id log.ID, level int, from, to uint64) ([]merkle.Hash, error) {
 	if from >= to {
@@ -170,6 +193,24 @@ func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn fun
 		}
 	}
 	return describe(rows.Err())
+}
+
+// PayloadsAt calls fn with the contents that are there at indices.
+func (s *Store) PayloadsAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
+	for _, index := range indices {
+		var p log.Payload
+		err := s.stmts.rPayload.QueryRowxContext(ctx, id, index).Scan(&p.Seed, &p.Data)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return describe(err)
+		}
+		if err := fn(index, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Checkpoint returns the newest recorded checkpoint of at most the given size.

@@ -3,7 +3,8 @@
 // There are two pools of connections: one connection that writes, so that transactions queue in this process and never
 // meet SQLITE_BUSY, and several that read, which in WAL mode wait for nobody. Every commit is synced to disk before it
 // returns (synchronous=FULL). The file is locked for one process; a second one that would write is refused, while readers
-// such as fsck may look on.
+// such as fsck may look on. The search index is in a file of its own (see searchIndex), so that appends neither wait for it nor
+// pay for it.
 package sqlite
 
 import (
@@ -27,7 +28,7 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations/*.sql searchmigrations/*.sql
 var migrations embed.FS
 
 // ErrLocked means that another process has the store open for writing.
@@ -40,6 +41,7 @@ type Store struct {
 	write *sqlx.DB     // one connection; nil when read-only
 	read  *sqlx.DB
 	stmts statements
+	index searchIndex
 }
 
 var _ log.Store = (*Store)(nil)
@@ -74,7 +76,7 @@ func (s *Store) open(ctx context.Context) error {
 	if s.write, err = connect(s.path, "rw", 1, append(writerPragmas, pragmas...)); err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.write.DB); err != nil {
+	if err := migrate(ctx, s.write.DB, "migrations"); err != nil {
 		return err
 	}
 	if err := syncDir(filepath.Dir(s.path)); err != nil { // the file's name must survive a crash as its content does
@@ -83,7 +85,10 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.openReaders("rw"); err != nil { // the writer's companions: the last to close folds the WAL in
 		return err
 	}
-	return s.stmts.prepare(ctx, s.write, s.read)
+	if err := s.stmts.prepare(ctx, s.write, s.read); err != nil {
+		return err
+	}
+	return s.index.open(ctx, indexPath(s.path))
 }
 
 // OpenReadOnly opens the store at path for reading, next to a server that may be writing to it. What would write fails.
@@ -94,7 +99,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 	s := &Store{path: path}
 	err := s.openReaders("ro")
 	if err == nil {
-		err = checkVersion(ctx, s.read.DB)
+		err = checkVersion(ctx, s.read.DB, "migrations", "heads")
 	}
 	if err == nil {
 		err = s.stmts.prepare(ctx, nil, s.read)
@@ -103,6 +108,7 @@ func OpenReadOnly(ctx context.Context, path string) (*Store, error) {
 		s.Close()
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
+	s.index.openReadOnly(ctx, indexPath(path))
 	return s, nil
 }
 
@@ -143,16 +149,17 @@ func connect(path, mode string, conns int, pragmas []string) (*sqlx.DB, error) {
 	return db, nil
 }
 
-func migrator(db *sql.DB) (*goose.Provider, error) {
-	files, err := fs.Sub(migrations, "migrations")
+func migrator(db *sql.DB, dir string) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, dir)
 	if err != nil {
 		return nil, err
 	}
 	return goose.NewProvider(goose.DialectSQLite3, db, files)
 }
 
-func migrate(ctx context.Context, db *sql.DB) error {
-	m, err := migrator(db)
+// migrate brings a file to the newest schema of a directory of migrations.
+func migrate(ctx context.Context, db *sql.DB, dir string) error {
+	m, err := migrator(db, dir)
 	if err != nil {
 		return err
 	}
@@ -163,22 +170,24 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	return err
 }
 
-// checkVersion refuses a schema that this program doesn't know, without changing it.
-func checkVersion(ctx context.Context, db *sql.DB) error {
+// checkVersion refuses a schema that this program doesn't know, without changing it. Whatever the version, it has the table.
+func checkVersion(ctx context.Context, db *sql.DB, dir, table string) error {
 	var there bool
-	err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'heads')`).Scan(&there)
+	err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)`, table).Scan(&there)
 	if err != nil {
 		return describe(err)
 	}
 	if !there {
 		return errors.New("it isn't a treeline store, or no server has opened it yet")
 	}
-	m, err := migrator(db)
+	m, err := migrator(db, dir)
 	if err != nil {
 		return err
 	}
 	return refuseNewer(ctx, m)
 }
+
+var errNewer = errors.New("run a newer treeline")
 
 func refuseNewer(ctx context.Context, m *goose.Provider) error {
 	have, err := m.GetDBVersion(ctx)
@@ -187,7 +196,7 @@ func refuseNewer(ctx context.Context, m *goose.Provider) error {
 	}
 	sources := m.ListSources()
 	if known := sources[len(sources)-1].Version; have > known {
-		return fmt.Errorf("its schema is version %d, this program knows up to %d: run a newer treeline", have, known)
+		return fmt.Errorf("its schema is version %d, this program knows up to %d: %w", have, known, errNewer)
 	}
 	return nil
 }
@@ -226,6 +235,7 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) Close() error {
 	var errs []error
 	s.stmts.close()
+	errs = append(errs, s.index.close())
 	for _, db := range []*sqlx.DB{s.read, s.write} { // the writer last: it truncates the WAL
 		if db != nil {
 			errs = append(errs, db.Close())

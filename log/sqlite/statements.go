@@ -41,6 +41,8 @@ const (
 		WHERE log = ?1 AND first < ?3
 		  AND first >= (SELECT coalesce(max(first), 0) FROM entries WHERE log = ?1 AND first <= ?2)
 		ORDER BY first`
+	sqlRun = `
+		SELECT first, entries FROM entries WHERE log = ? AND first <= ? ORDER BY first DESC LIMIT 1`
 	sqlNodes = `
 		SELECT idx, hash FROM nodes WHERE log = ? AND level = ? AND idx >= ? AND idx < ? ORDER BY idx`
 	sqlPayloads = `
@@ -85,9 +87,9 @@ const (
 
 // statements are the prepared ones. The w… are bound to the writing connection, the r… to any that reads.
 type statements struct {
-	wHead, wMoveHead, wEntries, wNode, wID, wInsertPayload, wFind, wPayload *sqlx.Stmt
-	rHead, rFind, rEntries, rNodes, rPayloads, rCheckpoint, rKey            *sqlx.Stmt
-	all                                                                     []*sqlx.Stmt
+	wHead, wMoveHead, wEntries, wNode, wID, wInsertPayload, wFind, wPayload      *sqlx.Stmt
+	rHead, rFind, rEntries, rRun, rNodes, rPayloads, rPayload, rCheckpoint, rKey *sqlx.Stmt
+	all                                                                          []*sqlx.Stmt
 }
 
 func (s *statements) prepare(ctx context.Context, write, read *sqlx.DB) error {
@@ -98,8 +100,8 @@ func (s *statements) prepare(ctx context.Context, write, read *sqlx.DB) error {
 	}
 	rows := []row{
 		{read, &s.rHead, sqlHead}, {read, &s.rFind, sqlFind}, {read, &s.rEntries, sqlEntries},
-		{read, &s.rNodes, sqlNodes}, {read, &s.rPayloads, sqlPayloads}, {read, &s.rCheckpoint, sqlCheckpoint},
-		{read, &s.rKey, sqlKey},
+		{read, &s.rRun, sqlRun}, {read, &s.rNodes, sqlNodes}, {read, &s.rPayloads, sqlPayloads},
+		{read, &s.rPayload, sqlPayload}, {read, &s.rCheckpoint, sqlCheckpoint}, {read, &s.rKey, sqlKey},
 	}
 	if write != nil {
 		rows = append(rows,

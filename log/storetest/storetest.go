@@ -40,6 +40,10 @@ func Run(t *testing.T, o Opener) {
 		{"checkpoints only grow", testRecord},
 		{"a label is what it became first", testLabel},
 		{"keys are found by their public id", testKeys},
+		{"entries and contents are found one by one", testAt},
+		{"an index is moved as a whole or not at all", testWriteIndex},
+		{"blocks are those that may hold keys in the ranges", testBlocks},
+		{"an index is dropped without the others", testDropIndex},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.fn(t, o) })
 	}
