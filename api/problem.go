@@ -98,6 +98,8 @@ func asProblem(err error) *problem {
 		return newProblem(http.StatusConflict, "exists", "the name is taken; names are never reused")
 	case errors.Is(err, log.ErrLogOverloaded):
 		return newProblem(http.StatusTooManyRequests, "log_overloaded", "%v; send it again later", err)
+	case errors.Is(err, log.ErrIndexLag):
+		return newProblem(http.StatusTooManyRequests, "index_lag", "%v; nothing was stored, send it again later", err)
 	case errors.Is(err, log.ErrOverloaded):
 		return newProblem(http.StatusServiceUnavailable, "overloaded", "%v; send it again later", err)
 	case errors.Is(err, log.ErrClosed):

@@ -1,6 +1,10 @@
 package log
 
-import "context"
+import (
+	"context"
+
+	"github.com/treeline-log/treeline/log/index"
+)
 
 // Scrub checks the log's first size events as the background scrub does, and returns the first thing that is wrong.
 func Scrub(ctx context.Context, store Reader, log ID, size uint64) error {
@@ -14,3 +18,45 @@ func Scrub(ctx context.Context, store Reader, log ID, size uint64) error {
 
 // Queued returns how many events wait for a batch.
 func (s *Service) Queued() int { return s.sequencer.waiting() }
+
+// IndexTo makes the index of a log anew, up to a size.
+func IndexTo(ctx context.Context, store Store, id ID, size uint64) error {
+	if err := store.DropIndex(ctx, id); err != nil {
+		return err
+	}
+	x := newIndexer(store, func(ID, error) {})
+	for at := (Indexed{}); ; {
+		to, err := x.run(ctx, id, at, size)
+		if err != nil || to == at {
+			return err
+		}
+		at = to
+	}
+}
+
+// Unindexed returns how many events the index is behind, and whether it is searched.
+func (l *Log) Unindexed() (uint64, bool) { return l.progress.unindexed() }
+
+// MaxUnindexed is the lag from which on appends are refused.
+const MaxUnindexed = maxUnindexed
+
+// Terms builds the segment of an index with contents as they are stored, for a benchmark.
+type Terms struct {
+	b segmentBuilder
+}
+
+// Build builds a segment from payloads, all received at the same time.
+func (t *Terms) Build(number uint64, payloads []Payload) (*index.Segment, error) {
+	t.b.termer.builder.Begin(number)
+	for _, p := range payloads {
+		e, err := decodeEvent(p)
+		if err != nil {
+			return nil, err
+		}
+		t.b.termer.add(e, 1)
+	}
+	return t.b.termer.builder.Segment(), nil
+}
+
+// EncodePayload returns the form in which a canonical event is stored.
+func EncodePayload(json []byte) []byte { return encodePayload(json) }

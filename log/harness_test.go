@@ -17,6 +17,7 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/index"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/postgres/pgtest"
 	"github.com/treeline-log/treeline/log/sqlite"
@@ -40,15 +41,16 @@ func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }
 // testService is a service on a store of the test's own, with faults on demand.
 type testService struct {
 	*log.Service
-	t      *testing.T
-	dir    string
-	url    string // of a PostgreSQL store
-	lanes  int
-	store  *faultStore
-	seed   checkpoint.Seed
-	pinned note.Verifier // for fsck; nil: the one that testSeed derives
-	clock  atomic.Int64  // µs to add to the system's clock
-	logs   lockedBuffer  // what the service logged
+	t       *testing.T
+	dir     string
+	url     string // of a PostgreSQL store
+	lanes   int
+	store   *faultStore
+	seed    checkpoint.Seed
+	pinned  note.Verifier // for fsck; nil: the one that testSeed derives
+	clock   atomic.Int64  // µs to add to the system's clock
+	logs    lockedBuffer  // what the service logged
+	noIndex bool          // when opened
 }
 
 // newTestService opens a service in an empty directory, with a log named "default".
@@ -80,6 +82,7 @@ func (s *testService) tryOpen() error {
 		return err
 	}
 	s.store = &faultStore{Store: store}
+	s.store.noIndex.Store(s.noIndex)
 	service, err := log.Open(context.Background(), log.Config{
 		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
@@ -295,6 +298,8 @@ type faultStore struct {
 	// hold, if set, is waited for before each transaction begins; held counts those that wait or did.
 	hold atomic.Pointer[chan struct{}]
 	held atomic.Int64
+	// noIndex makes writing the search index fail.
+	noIndex atomic.Bool
 	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
 	holdHead atomic.Pointer[chan struct{}]
 }
@@ -304,6 +309,13 @@ func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
 		<-*h
 	}
 	return s.Store.Head(ctx, id)
+}
+
+func (s *faultStore) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) error {
+	if s.noIndex.Load() {
+		return errInjected
+	}
+	return s.Store.WriteIndex(ctx, id, from, to, drop, add)
 }
 
 func (s *faultStore) fails(step string) bool {

@@ -17,9 +17,11 @@ type metrics struct {
 	failures     *prometheus.CounterVec
 	signatures   prometheus.Counter
 	scrubbed     prometheus.Counter
+	indexed      prometheus.Counter
+	unreadable   prometheus.Counter
 
-	queueEvents, total, signedLag, stopped, logs *prometheus.Desc
-	size, signed, released                       *prometheus.Desc
+	queueEvents, total, signedLag, indexLag, stopped, logs *prometheus.Desc
+	size, signed, released                                 *prometheus.Desc
 }
 
 // maxLogSeries bounds the series that carry a log's name: with more logs than that only the totals are exported.
@@ -41,7 +43,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
-			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, scrub.",
+			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, scrub, index.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
@@ -49,19 +51,26 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		scrubbed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_events_scrubbed_total", Help: "Stored events re-read and re-hashed in the background.",
 		}),
+		indexed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "treeline_events_indexed_total", Help: "Events that this server has added to the search index.",
+		}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "treeline_events_unreadable_total", Help: "Stored events that couldn't be read to be indexed. Alarm if it grows.",
+		}),
 		queueEvents: prometheus.NewDesc("treeline_queue_events", "Events waiting for a batch.", nil, nil),
 		logs:        prometheus.NewDesc("treeline_logs", "Logs.", nil, nil),
 		stopped:     prometheus.NewDesc("treeline_logs_stopped", "Logs whose signing is stopped. Alarm if not 0.", nil, nil),
 		signedLag:   prometheus.NewDesc("treeline_unsigned_events", "Sequenced events not signed yet, over all logs.", nil, nil),
+		indexLag:    prometheus.NewDesc("treeline_unindexed_events", "Sequenced events not in the search index yet, over all logs.", nil, nil),
 		total:       prometheus.NewDesc("treeline_events", "Sequenced events, over all logs.", nil, nil),
 		size:        prometheus.NewDesc("treeline_log_size", "Sequenced events of a log.", []string{"log"}, nil),
 		signed:      prometheus.NewDesc("treeline_log_signed_size", "Signed size of a log.", []string{"log"}, nil),
 		released:    prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub"} {
+	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index"} {
 		m.failures.WithLabelValues(attempted)
 	}
-	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m)
+	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)
 	return m
 }
 
@@ -80,7 +89,7 @@ func (m *metrics) batch(events int, took time.Duration, err error) {
 
 // Describe is for the gauges that are read when they are asked for.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.queueEvents, m.logs, m.stopped, m.signedLag, m.total, m.size, m.signed, m.released} {
+	for _, d := range []*prometheus.Desc{m.queueEvents, m.logs, m.stopped, m.signedLag, m.indexLag, m.total, m.size, m.signed, m.released} {
 		ch <- d
 	}
 }
@@ -91,12 +100,14 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	logs := m.service.Logs()
-	var events, unsigned uint64
+	var events, unsigned, unindexed uint64
 	stopped := 0
 	for _, l := range logs {
 		s := l.Sizes()
 		events += s.Size
 		unsigned += s.Size - s.Signed
+		lag, _ := l.progress.unindexed()
+		unindexed += lag
 		if l.Stopped() != nil {
 			stopped++
 		}
@@ -111,4 +122,5 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.total, float64(events))
 	gauge(m.signedLag, float64(unsigned))
 	gauge(m.queueEvents, float64(m.service.sequencer.waiting()))
+	gauge(m.indexLag, float64(unindexed))
 }

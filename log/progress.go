@@ -50,6 +50,9 @@ type progress struct {
 	failure error  // of signing, the last one unless it succeeded since
 	since   time.Time
 	waiting []*waiter
+
+	indexed    uint64 // how far the search index has come
+	searchable bool   // the index was found to be of this record
 }
 
 // waiter is one who waits for the sizes to reach something.
@@ -131,6 +134,28 @@ func (p *progress) stop(reason error) {
 			p.stopped = reason
 		}
 	})
+}
+
+// assumeIndexed takes all that is there for indexed until the index was looked at: appends shall not be refused for a lag that
+// nobody knows of.
+func (p *progress) assumeIndexed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.indexed = p.sizes.Size
+}
+
+// indexedTo notes how far the search index of the log's record has come.
+func (p *progress) indexedTo(size uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.indexed, p.searchable = size, true
+}
+
+// unindexed returns how many events the search index is behind, and whether there is one that may be searched.
+func (p *progress) unindexed() (lag uint64, searchable bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sizes.Size - min(p.sizes.Size, p.indexed), p.searchable
 }
 
 func (p *progress) get() (Sizes, checkpoint.Checkpoint, []byte, error) {

@@ -2,70 +2,466 @@ package log
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/treeline-log/treeline/log/index"
+	"github.com/treeline-log/treeline/merkle"
 )
 
-// Page says which part of a search's results is wanted.
+// Page says which part of what a search finds is wanted.
 type Page struct {
-	Oldest bool // first, instead of newest first
-
+	Oldest bool // oldest first; otherwise newest first
 	// Position is where to go on: newest first the size of what is still to be searched, oldest first the index to begin at.
 	Position uint64
-
-	Limit    int // most records
-	MaxBytes int // of content, after which the page ends
+	Limit    int // of records
+	MaxBytes int // of content, from which on the page is full
 }
 
-// Found is a page of results.
+// Found is a page of what a search finds.
 type Found struct {
 	Records  []Record
 	Position uint64 // for the next page
-	More     bool   // whether there is anything left to search, not whether anything will be found
+	More     bool   // whether anything is left to be searched, not whether anything will be found in it
 }
 
-// maxScan is the largest number of events that one page looks at.
-const maxScan = 10_000
+// A page's share of work: the search ends there, with what it has found until then, and the next page goes on. It bounds what
+// one request costs when little of what has to be looked at matches.
+const (
+	maxChecked = 20_000 // contents that are read and compared with the filter
+	maxSearch  = 3 * time.Second
+)
 
-// Search returns the events that the filter selects, in the order of their indices or against it. A page ends at its limits, or
-// when enough work was done for it: it may be short or empty with More true.
+const (
+	searchChunk  = 64      // candidates read at a time, if no more are wanted
+	scanChunk    = 256     // events read at a time where there is no index
+	maxLookups   = 256     // segments looked into at a time, as long as the sets of candidates stay small:
+	maxSetsBytes = 8 << 20 // what they may take
+)
+
+// Search returns a page of the events that the filter selects, as records. It is exact: it looks into the index as far as that
+// goes and then at the events themselves, and whatever the index has found is compared with the filter. A page holds fewer
+// records than there are if it is full or its share of work is done; then More is true, also when it holds none.
+//
+// Events whose content is gone are not found but by a filter that selects all. A content that has to be looked at and isn't
+// what was stored is ErrDamaged, as is a damaged index.
 func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
-	const step = 64
-	size := l.Sizes().Size
-	found := Found{Position: p.Position}
-	for bytes, scanned := 0, 0; ; {
-		from, to := found.Position, min(found.Position+step, size)
-		if !p.Oldest {
-			from, to = found.Position-min(found.Position, step), found.Position
+	s := &search{log: l, filter: f, page: p, to: l.Sizes().Size, until: time.Now().Add(maxSearch)}
+	if p.Oldest {
+		s.from = min(p.Position, s.to)
+	} else {
+		s.to = min(p.Position, s.to)
+	}
+	var err error
+	if f == nil || f.All() {
+		err = s.list(ctx)
+	} else if err = s.narrow(ctx); err == nil {
+		err = s.run(ctx)
+	}
+	if errors.Is(err, index.ErrDamaged) {
+		err = fmt.Errorf("searching log %s: %v; run `treeline reindex %s`: %w", l.Name, err, l.Name, ErrDamaged)
+	}
+	if err != nil {
+		return Found{}, err
+	}
+	s.found.More, s.found.Position = s.from < s.to, s.to
+	if p.Oldest {
+		s.found.Position = s.from
+	}
+	return s.found, nil
+}
+
+// search is one page in the making.
+type search struct {
+	log    *Log
+	filter *Filter
+	page   Page
+	query  *index.Query // nil: the index can't help
+
+	from, to uint64 // what is still to be searched
+	found    Found
+	bytes    int
+	checked  int
+	until    time.Time
+}
+
+// list is the search for everything.
+func (s *search) list(ctx context.Context) (err error) {
+	n := min(uint64(max(s.page.Limit, 0)), s.to-s.from)
+	if s.page.Oldest {
+		s.found.Records, err = s.log.Records(ctx, s.from, s.from+n, s.page.MaxBytes)
+		s.from += uint64(len(s.found.Records))
+	} else {
+		s.found.Records, err = s.log.RecordsBackwards(ctx, s.to-n, s.to, max(s.page.MaxBytes, 1))
+		s.to -= uint64(len(s.found.Records))
+	}
+	return err
+}
+
+// narrow leaves of what is to be searched what was received when the filter says.
+func (s *search) narrow(ctx context.Context) (err error) {
+	span := s.filter.Received
+	if span.From != nil {
+		if s.from, err = s.receivedFrom(ctx, *span.From); err != nil {
+			return err
 		}
-		found.More = from < to
-		if !found.More || len(found.Records) >= p.Limit || bytes >= p.MaxBytes || scanned >= maxScan {
-			return found, nil
+	}
+	if span.To != nil {
+		s.to, err = s.receivedFrom(ctx, *span.To)
+	}
+	return err
+}
+
+// receivedFrom returns the index of the first event to be searched that was received at or after a time, which never decreases
+// within a log.
+func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
+	from, to := s.from, s.to
+	for from < to { // the answer is in [from, to]; each round divides that by 64
+		step := (to - from + 63) / 64
+		var probes []uint64
+		for at := from + step - 1; at < to; at += step {
+			probes = append(probes, at)
 		}
-		run, err := l.Records(ctx, from, to, step*MaxEventSize)
+		err := s.log.service.store.EntriesAt(ctx, s.log.ID, probes, func(at uint64, b []byte) error {
+			e, err := storedEntry(at, b)
+			switch {
+			case err != nil:
+				return err
+			case e.ReceivedAt < t:
+				from = at + 1
+				return nil
+			}
+			to = at
+			return errEnough
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			return 0, fmt.Errorf("reading entries of log %s: %w", s.log.Name, err)
+		}
+	}
+	return from, nil
+}
+
+// run searches what the index covers and what it doesn't, in the order of the page.
+func (s *search) run(ctx context.Context) error {
+	s.query = s.filter.query()
+	metas, covered, err := s.segments(ctx)
+	if err != nil {
+		return err
+	}
+	if s.page.Oldest {
+		if done, err := s.lookAll(ctx, metas, covered); done || err != nil {
+			return err
+		}
+		_, err = s.scan(ctx, s.from, s.to)
+		return err
+	}
+	if done, err := s.scan(ctx, max(s.from, covered), s.to); done || err != nil {
+		return err
+	}
+	_, err = s.lookAll(ctx, metas, covered)
+	return err
+}
+
+// segments returns the segments of the index and up to where they cover the log. There are none where the index isn't known
+// to be of this record, or can't help.
+func (s *search) segments(ctx context.Context) (metas []index.Meta, covered uint64, err error) {
+	_, searchable := s.log.progress.unindexed()
+	if !searchable || s.query == nil && s.filter.Occurred == (TimeSpan{}) {
+		return nil, 0, nil
+	}
+	if metas, err = s.log.service.store.Segments(ctx, s.log.ID); err != nil {
+		return nil, 0, fmt.Errorf("reading the segments of log %s: %w", s.log.Name, err)
+	}
+	for _, m := range metas {
+		if m.Level > index.Level1 || m.First() != covered {
+			return nil, 0, fmt.Errorf("segment %d/%d follows on event %d: %w", m.Level, m.Number, covered, index.ErrDamaged)
+		}
+		covered = m.End()
+	}
+	return metas, covered, nil
+}
+
+// lookAll searches what the index covers. A segment that is merged with others meanwhile is looked for again.
+func (s *search) lookAll(ctx context.Context, metas []index.Meta, covered uint64) (done bool, err error) {
+	for {
+		gone, done, err := s.look(ctx, metas)
+		if done || err != nil {
+			return done, err
+		}
+		if gone == nil {
+			if s.page.Oldest {
+				s.from = max(s.from, min(covered, s.to))
+			} else {
+				s.to = s.from
+			}
+			return false, nil
+		}
+		if metas, covered, err = s.segments(ctx); err != nil {
+			return false, err
+		}
+		if slices.Contains(metas, *gone) {
+			return false, fmt.Errorf("segment %d/%d has no blocks: %w", gone.Level, gone.Number, index.ErrDamaged)
+		}
+		if !s.page.Oldest && covered < s.to { // the index was dropped
+			return s.scan(ctx, max(s.from, covered), s.to)
+		}
+	}
+}
+
+// look searches segments, more of them at a time the longer it takes. It returns a segment that wasn't there, if it met one.
+func (s *search) look(ctx context.Context, metas []index.Meta) (gone *index.Meta, done bool, err error) {
+	metas = slices.DeleteFunc(slices.Clone(metas), func(m index.Meta) bool {
+		occurred := s.filter.Occurred
+		return m.End() <= s.from || m.First() >= s.to ||
+			occurred.From != nil && m.MaxOccurred < *occurred.From || occurred.To != nil && m.MinOccurred >= *occurred.To
+	})
+	if !s.page.Oldest {
+		slices.Reverse(metas)
+	}
+	for n := 4; len(metas) > 0; n *= 4 {
+		level := metas[0].Level
+		n = min(n, maxLookups)
+		if s.query != nil {
+			n = max(1, min(n, maxSetsBytes*8/int(index.Events(level))/s.query.Members()))
+		}
+		batch := metas[:min(n, len(metas))]
+		if i := slices.IndexFunc(batch, func(m index.Meta) bool { return m.Level != level }); i >= 0 {
+			batch = batch[:i]
+		}
+		metas = metas[len(batch):]
+		if gone, done, err := s.lookInto(ctx, batch); gone != nil || done || err != nil {
+			return gone, done, err
+		}
+	}
+	return nil, false, nil
+}
+
+// lookInto searches segments of one level.
+func (s *search) lookInto(ctx context.Context, metas []index.Meta) (gone *index.Meta, done bool, err error) {
+	sets := make([]index.Set, len(metas))
+	if s.query == nil {
+		for i, m := range metas {
+			sets[i] = index.NewSet(m.Level)
+			for j := range sets[i] {
+				sets[i][j] = ^uint64(0)
+			}
+		}
+	} else if gone, err := s.lookup(ctx, metas, sets); gone != nil || err != nil {
+		return gone, false, err
+	}
+	for i, m := range metas {
+		first := m.First()
+		sets[i].Keep(int(max(s.from, first)-first), int(min(s.to, m.End())-first))
+		if there, err := s.keepOccurred(ctx, m, sets[i]); err != nil {
+			return nil, false, err
+		} else if !there {
+			return &metas[i], false, nil
+		}
+		size := min(max(s.page.Limit-len(s.found.Records), searchChunk), scanChunk)
+		if done, err := s.check(ctx, sets[i].Append(nil, first), size); done || err != nil {
+			return nil, done, err
+		}
+		if s.page.Oldest {
+			s.from = max(s.from, min(m.End(), s.to))
+		} else {
+			s.to = min(s.to, max(first, s.from))
+		}
+		if s.spent() {
+			return nil, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// lookup sets the candidates of segments of one level, in one request to the store.
+func (s *search) lookup(ctx context.Context, metas []index.Meta, sets []index.Set) (gone *index.Meta, err error) {
+	numbers := make([]uint64, len(metas))
+	lookups := make(map[uint64]*index.Lookup, len(metas))
+	for i, m := range metas {
+		numbers[i], lookups[m.Number] = m.Number, s.query.NewLookup(m)
+	}
+	slices.Sort(numbers)
+	err = s.log.service.store.Blocks(ctx, s.log.ID, metas[0].Level, numbers, s.query.Ranges(),
+		func(segment uint64, key, data []byte) error { return lookups[segment].Add(key, data) })
+	if err != nil {
+		return nil, fmt.Errorf("reading the index of log %s: %w", s.log.Name, err)
+	}
+	for i, m := range metas {
+		l := lookups[m.Number]
+		if l.Blocks() == 0 {
+			return &metas[i], nil
+		}
+		if sets[i], err = l.Result(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// keepOccurred removes the candidates that occurred at another time than the filter says, where the segment's column of times is
+// worth reading. It returns false if the segment isn't there any more.
+func (s *search) keepOccurred(ctx context.Context, m index.Meta, set index.Set) (there bool, err error) {
+	span := s.filter.Occurred
+	if span.Contains(m.MinOccurred) && span.Contains(m.MaxOccurred) || set.Count() <= searchChunk/4 {
+		return true, nil
+	}
+	column := index.NewColumn(m)
+	err = s.log.service.store.Blocks(ctx, s.log.ID, m.Level, []uint64{m.Number}, []index.Range{index.Times},
+		func(_ uint64, key, data []byte) error {
+			there = true
+			return column.Add(key, data, func(offset int, occurred int64) {
+				if !span.Contains(occurred) {
+					set.Remove(offset)
+				}
+			})
+		})
+	if err != nil {
+		return there, fmt.Errorf("reading the times of log %s: %w", s.log.Name, err)
+	}
+	if !there {
+		return false, nil
+	}
+	return true, column.Close()
+}
+
+// scan searches the events [from, to) without an index.
+func (s *search) scan(ctx context.Context, from, to uint64) (done bool, err error) {
+	var indices []uint64
+	for from < to {
+		first, end := from, min(to, from+scanChunk)
+		if !s.page.Oldest {
+			first, end = to-min(to-from, scanChunk), to
+		}
+		indices = indices[:0]
+		for i := first; i < end; i++ {
+			indices = append(indices, i)
+		}
+		if done, err := s.check(ctx, indices, scanChunk); done || err != nil {
+			return done, err
+		}
+		if s.page.Oldest {
+			from, s.from = end, end
+		} else {
+			to, s.to = first, first
+		}
+		if s.spent() {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// spent reports whether the page's share of work is done.
+func (s *search) spent() bool { return s.checked >= maxChecked || time.Now().After(s.until) }
+
+// check compares candidates, which are ascending, with the filter, a chunk at a time in the order of the page, and adds those
+// that match. It is done when the page is full or its share of work is.
+func (s *search) check(ctx context.Context, candidates []uint64, size int) (done bool, err error) {
+	for len(candidates) > 0 {
+		if s.checked > 0 && s.spent() { // each page gets on by something
+			return true, nil
+		}
+		n := min(size, len(candidates))
+		chunk := candidates[:n]
+		if s.page.Oldest {
+			candidates = candidates[n:]
+		} else {
+			chunk = candidates[len(candidates)-n:]
+			candidates = candidates[:len(candidates)-n]
+		}
+		read, err := s.read(ctx, chunk)
 		if err != nil {
-			return Found{}, err
+			return false, err
 		}
-		if !p.Oldest {
-			slices.Reverse(run)
+		s.checked += n
+		if !s.page.Oldest {
+			slices.Reverse(read)
 		}
-		for _, r := range run {
-			if len(found.Records) >= p.Limit || bytes >= p.MaxBytes {
-				break
+		for i := range read {
+			c := &read[i]
+			if c.event != nil && s.filter.Match(c.event, c.record.ReceivedAt) {
+				s.found.Records = append(s.found.Records, c.record)
+				s.bytes += len(c.record.Event)
 			}
-			found.Position = r.Index
-			if p.Oldest {
-				found.Position++
+			if s.page.Oldest {
+				s.from = c.record.Index + 1
+			} else {
+				s.to = c.record.Index
 			}
-			scanned++
-			e, err := ParseStored(r.Event)
-			if err != nil {
-				return Found{}, fmt.Errorf("entry %d: its content isn't a canonical event: %v: %w", r.Index, err, ErrDamaged)
-			}
-			if f.Match(e, r.ReceivedAt) {
-				found.Records = append(found.Records, r)
-				bytes += len(r.Event)
+			if len(s.found.Records) > 0 && (len(s.found.Records) >= s.page.Limit || s.bytes >= s.page.MaxBytes) {
+				return true, nil
 			}
 		}
 	}
+	return false, nil
+}
+
+// candidate is an event that may match.
+type candidate struct {
+	record Record
+	event  *Event // nil if its content is gone
+}
+
+// read reads candidates: what is there of them.
+func (s *search) read(ctx context.Context, indices []uint64) ([]candidate, error) {
+	signed := s.log.Sizes().Signed
+	out := make([]candidate, 0, len(indices))
+	addEntry := func(index uint64, b []byte) error {
+		e, err := storedEntry(index, b)
+		if err != nil {
+			return err
+		}
+		r := Record{
+			Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
+			State: StateSequenced, ReceivedAt: e.ReceivedAt, Previous: e.Previous,
+		}
+		if index < signed {
+			r.State = StateSigned
+		}
+		out = append(out, candidate{record: r})
+		return nil
+	}
+	i := 0
+	addContent := func(index uint64, p Payload) error {
+		for out[i].record.Index < index {
+			i++
+		}
+		if p.Data == nil {
+			return nil
+		}
+		e, err := decodeEvent(p)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		c := &out[i]
+		c.event = e
+		c.record.ID, c.record.Event, c.record.Seed = e.ID(), e.JSON(), slices.Clone(p.Seed)
+		return nil
+	}
+	store, id := s.log.service.store, s.log.ID
+	from, to := indices[0], indices[len(indices)-1]+1
+	var err error
+	if to-from == uint64(len(indices)) {
+		next := from
+		err = store.Entries(ctx, id, from, to, func(b []byte) error {
+			next++
+			return addEntry(next-1, b)
+		})
+	} else {
+		err = store.EntriesAt(ctx, id, indices, addEntry)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading entries of log %s: %w", s.log.Name, err)
+	}
+	if to-from == uint64(len(indices)) {
+		err = store.Payloads(ctx, id, from, to, addContent)
+	} else {
+		err = store.PayloadsAt(ctx, id, indices, addContent)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading contents of log %s: %w", s.log.Name, err)
+	}
+	return out, nil
 }

@@ -189,9 +189,12 @@ func (s *sequencer) enqueue(r *request) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q, n := &r.log.queue, len(r.drafts)
+	lag, _ := r.log.progress.unindexed()
 	switch {
 	case s.closed:
 		return ErrClosed
+	case lag > maxUnindexed:
+		return fmt.Errorf("%w: by %d events", ErrIndexLag, lag)
 	// An empty queue takes any request that is not too large in itself.
 	case len(q.requests) > 0 && (q.events+n > maxLogQueueEvents || q.bytes+r.bytes > maxLogQueueBytes):
 		return ErrLogOverloaded

@@ -48,6 +48,7 @@ type Service struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	sequencer *sequencer
+	follower  *follower
 
 	creating sync.Mutex // one log is created at a time
 	mu       sync.RWMutex
@@ -101,9 +102,11 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		s.add(l)
 	}
 	s.sequencer = newSequencer(c, s.metrics)
+	s.follower = newFollower(s)
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })
+	s.loops.Go(func() { s.follower.run(ctx) })
 	if c.Shared {
 		s.loops.Go(func() { s.follow(ctx) })
 	}
@@ -337,7 +340,7 @@ func (s *Service) Ready(ctx context.Context) error {
 	if err := s.store.Ping(ctx); err != nil {
 		return fmt.Errorf("the store doesn't answer: %w", err)
 	}
-	var errs []error
+	errs := []error{s.follower.ready()}
 	for _, l := range s.Logs() {
 		if err := l.Stopped(); err != nil {
 			errs = append(errs, fmt.Errorf("log %s is stopped: %w", l.Name, err))

@@ -61,14 +61,12 @@ func (s Set) Has(offset int) bool { return s[offset/64]>>(offset%64)&1 != 0 }
 // Remove removes an offset.
 func (s Set) Remove(offset int) { s[offset/64] &^= 1 << (offset % 64) }
 
-// Empty reports whether the set holds nothing.
-func (s Set) Empty() bool {
+// Count returns how many offsets the set holds.
+func (s Set) Count() (n int) {
 	for _, w := range s {
-		if w != 0 {
-			return false
-		}
+		n += bits.OnesCount64(w)
 	}
-	return true
+	return n
 }
 
 // Keep removes all offsets that are not in [from, to).

@@ -1,0 +1,169 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/treeline-log/treeline/log/index"
+)
+
+// followInterval is how often the follower looks for logs that have grown by a segment.
+const followInterval = 100 * time.Millisecond
+
+// maxUnindexed is how many events of a log may wait to be indexed before appends to it are refused: each search reads them all.
+const maxUnindexed = 50_000
+
+// ErrIndexLag means that the search index of a log is too far behind for the log to grow.
+var ErrIndexLag = errors.New("the log's search index is too far behind")
+
+// indexPatience is for how long indexing may fail before the service isn't ready.
+const indexPatience = 30 * time.Second
+
+// follower writes the search index of all logs from their record, behind the appends: they neither wait for it nor know of it,
+// but for maxUnindexed. One goroutine goes round the logs that have grown by at least a segment and indexes a run of each in
+// turn, so that a flood in one of them keeps the others waiting for no more than a run.
+//
+// Several servers may follow the logs of one database. Whoever is late finds the index moved, and goes on from there.
+type follower struct {
+	service *Service
+	indexer *indexer
+	at      map[ID]Indexed // where each log's index stands, as far as this server knows
+	noticed map[ID]bool    // logs of which an unreadable content was reported
+
+	mu      sync.Mutex
+	failure error // of indexing, the last one unless it succeeded since
+	since   time.Time
+}
+
+func newFollower(s *Service) *follower {
+	f := &follower{service: s, at: make(map[ID]Indexed), noticed: make(map[ID]bool)}
+	f.indexer = newIndexer(s.store, f.unreadable)
+	for _, l := range s.Logs() {
+		l.progress.assumeIndexed()
+	}
+	return f
+}
+
+// run follows until ctx ends.
+func (f *follower) run(ctx context.Context) {
+	tick := time.NewTicker(followInterval)
+	defer tick.Stop()
+	for {
+		var failed error
+		for grown := true; grown; {
+			grown = false
+			for _, l := range f.service.Logs() {
+				more, err := f.follow(ctx, l)
+				if ctx.Err() != nil {
+					return
+				}
+				if err != nil {
+					failed = fmt.Errorf("log %s: %w", l.Name, err)
+					f.service.metrics.failures.WithLabelValues("index").Inc()
+				}
+				grown = grown || more && err == nil
+			}
+		}
+		f.note(failed)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// follow indexes the next run of a log, and reports whether there is more.
+func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
+	size := l.Sizes().Size
+	at, known := f.at[l.ID]
+	if known && size < at.Size+index.Width {
+		return false, nil
+	}
+	if !known {
+		if at, err = f.resume(ctx, l); err != nil {
+			return false, err
+		}
+		f.at[l.ID] = at
+		l.progress.indexedTo(at.Size)
+		if size < at.Size+index.Width {
+			return false, nil
+		}
+	}
+	to, err := f.indexer.run(ctx, l.ID, at, size)
+	switch {
+	case errors.Is(err, ErrHeadMoved):
+		delete(f.at, l.ID) // another server was faster
+		return true, nil
+	case errors.Is(err, index.ErrDamaged):
+		return true, f.drop(ctx, l, err)
+	case err != nil:
+		delete(f.at, l.ID)
+		return false, err
+	}
+	f.at[l.ID] = to
+	l.progress.indexedTo(to.Size)
+	f.service.metrics.indexed.Add(float64(to.Size - at.Size))
+	return size >= to.Size+index.Width, nil
+}
+
+// resume returns where the log's index stands. One that isn't of the log's record is dropped.
+func (f *follower) resume(ctx context.Context, l *Log) (Indexed, error) {
+	at, err := f.indexer.where(ctx, l.ID)
+	if errors.Is(err, errForeignIndex) {
+		return Indexed{}, f.drop(ctx, l, err)
+	}
+	if err == nil && at.Size == 0 && l.Sizes().Size > maxUnindexed {
+		f.service.logger.Info("the log has no search index, it is built from the record", "log", l.Name)
+	}
+	return at, err
+}
+
+// drop drops an index that can't be gone on with, so that it is built anew.
+func (f *follower) drop(ctx context.Context, l *Log, reason error) error {
+	f.service.logger.Warn("the search index of a log is dropped and built anew", "log", l.Name, "reason", reason)
+	delete(f.at, l.ID)
+	l.progress.indexedTo(0)
+	if err := f.indexer.store.DropIndex(ctx, l.ID); err != nil {
+		return fmt.Errorf("dropping the index: %w", err)
+	}
+	return nil
+}
+
+// unreadable counts a content that can't be read, and says so once for each log: the scrub reports each.
+func (f *follower) unreadable(id ID, err error) {
+	f.service.metrics.unreadable.Inc()
+	if f.noticed[id] {
+		return
+	}
+	f.noticed[id] = true
+	name := "unknown"
+	if l := f.service.LogByID(id); l != nil {
+		name = l.Name
+	}
+	f.service.logger.Error("a stored event can't be read, so no search finds it; run `treeline fsck`", "log", name, "error", err)
+}
+
+// note notes how a round went.
+func (f *follower) note(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil && f.failure == nil {
+		f.since = f.service.config.Now()
+		f.service.logger.Warn("indexing failed, will be tried again", "error", err)
+	}
+	f.failure = err
+}
+
+// ready returns why indexing has been failing for too long, or nil.
+func (f *follower) ready() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failure == nil || f.service.config.Now().Sub(f.since) <= indexPatience {
+		return nil
+	}
+	return fmt.Errorf("the search index couldn't be written since %v: %w", f.since.UTC().Format(time.RFC3339), f.failure)
+}

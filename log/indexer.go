@@ -1,0 +1,185 @@
+package log
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/treeline-log/treeline/log/index"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// maxRunSegments is how many segments are indexed in one go, before it is another log's turn.
+const maxRunSegments = 32
+
+// giveWayEvents is after how many events the builder lets others run: an append that is ready shall not wait for a time slice.
+const giveWayEvents = 16
+
+// mergedEvents is how many events a segment of the highest level covers.
+const mergedEvents = index.Width * index.Fanout
+
+// segmentBuilder builds segments from the record.
+type segmentBuilder struct {
+	store  Reader
+	termer termer
+	// unreadable is told of contents that can't be read; they are indexed as nothing, so that no search finds them.
+	unreadable func(log ID, err error)
+
+	received []int64
+}
+
+// build builds a segment of level 0, and returns the leaf hash of its last entry, too.
+func (b *segmentBuilder) build(ctx context.Context, id ID, number uint64) (*index.Segment, merkle.Hash, error) {
+	first := number * index.Width
+	var last merkle.Hash
+	b.received = b.received[:0]
+	err := b.store.Entries(ctx, id, first, first+index.Width, func(entry []byte) error {
+		e, err := storedEntry(first+uint64(len(b.received)), entry)
+		if err != nil {
+			return err
+		}
+		if b.received = append(b.received, e.ReceivedAt); len(b.received) == index.Width {
+			last = merkle.LeafHash(entry)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, last, fmt.Errorf("reading entries to index: %w", err)
+	}
+	b.termer.builder.Begin(number)
+	next := 0
+	without := func(to int) { // events that have no content
+		for ; next < to; next++ {
+			b.termer.builder.Add(b.received[next], b.received[next])
+		}
+	}
+	err = b.store.Payloads(ctx, id, first, first+index.Width, func(at uint64, p Payload) error {
+		if next%giveWayEvents == 0 {
+			runtime.Gosched()
+		}
+		i := int(at - first)
+		without(i)
+		if p.Data == nil {
+			return nil
+		}
+		e, err := decodeEvent(p)
+		if err != nil {
+			b.unreadable(id, fmt.Errorf("entry %d: %w", at, err))
+			return nil
+		}
+		b.termer.add(e, b.received[i])
+		next++
+		return nil
+	})
+	if err != nil {
+		return nil, last, fmt.Errorf("reading contents to index: %w", err)
+	}
+	without(index.Width)
+	return b.termer.builder.Segment(), last, nil
+}
+
+// indexer writes the index of logs.
+type indexer struct {
+	segmentBuilder
+	store Store
+}
+
+func newIndexer(store Store, unreadable func(log ID, err error)) *indexer {
+	return &indexer{segmentBuilder{store: store, unreadable: unreadable}, store}
+}
+
+// errForeignIndex means that the index is of another history than the record: one of them was replaced.
+var errForeignIndex = errors.New("the search index is not of this record")
+
+// where returns how far the log's index has come, errForeignIndex if it is not the record's.
+func (x *indexer) where(ctx context.Context, id ID) (Indexed, error) {
+	return whereIndexed(ctx, x.store, id)
+}
+
+func whereIndexed(ctx context.Context, store Reader, id ID) (Indexed, error) {
+	at, err := store.Indexed(ctx, id)
+	if err != nil || at.Size == 0 {
+		return Indexed{}, err
+	}
+	head, err := store.Head(ctx, id)
+	if err != nil {
+		return at, err
+	}
+	if at.Size > head.Size || at.Size%index.Width != 0 {
+		return at, errForeignIndex
+	}
+	err = store.Entries(ctx, id, at.Size-1, at.Size, func(entry []byte) error {
+		if merkle.LeafHash(entry) != at.Last {
+			return errForeignIndex
+		}
+		return nil
+	})
+	return at, err
+}
+
+// run indexes the next segments of a log whose index stands at from, as far as whole ones are below size, and returns where it
+// stands then. It is ErrHeadMoved if somebody else has moved it.
+//
+// A run ends where a segment of the next level does, so that merging is always a part of the write that makes it possible.
+func (x *indexer) run(ctx context.Context, id ID, from Indexed, size uint64) (Indexed, error) {
+	to := min(from.Size+maxRunSegments*index.Width, from.Size-from.Size%mergedEvents+mergedEvents, size-size%index.Width)
+	at, add := from, []*index.Segment(nil)
+	for at.Size < to {
+		s, last, err := x.build(ctx, id, at.Size/index.Width)
+		if err != nil {
+			return from, err
+		}
+		add = append(add, s)
+		at = Indexed{Size: at.Size + index.Width, Last: last}
+	}
+	if len(add) == 0 {
+		return from, nil
+	}
+	var drop []index.Meta
+	if at.Size%mergedEvents == 0 {
+		stored, err := x.load(ctx, id, (at.Size-mergedEvents)/index.Width, from.Size/index.Width)
+		if err != nil {
+			return from, err
+		}
+		for _, s := range stored {
+			drop = append(drop, s.Meta)
+		}
+		merged, err := index.Merge(append(stored, add...))
+		if err != nil {
+			return from, err
+		}
+		add = []*index.Segment{merged}
+	}
+	return at, x.store.WriteIndex(ctx, id, from, at, drop, add)
+}
+
+// load returns the stored segments [from, to) of level 0.
+func (x *indexer) load(ctx context.Context, id ID, from, to uint64) ([]*index.Segment, error) {
+	if from >= to {
+		return nil, nil
+	}
+	metas, err := x.store.Segments(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*index.Segment, 0, index.Fanout)
+	var numbers []uint64
+	for _, m := range metas {
+		if m.Level == index.Level0 && m.Number >= from && m.Number < to {
+			out, numbers = append(out, &index.Segment{Meta: m}), append(numbers, m.Number)
+		}
+	}
+	i := 0
+	err = x.store.Blocks(ctx, id, index.Level0, numbers, []index.Range{index.Whole}, func(number uint64, key, data []byte) error {
+		for i < len(out) && out[i].Number < number {
+			i++
+		}
+		if i == len(out) {
+			return fmt.Errorf("a block of segment 0/%d is not wanted: %w", number, index.ErrDamaged)
+		}
+		out[i].Blocks = append(out[i].Blocks, index.Block{Key: append([]byte(nil), key...), Data: append([]byte(nil), data...)})
+		return nil
+	})
+	return out, err
+}
