@@ -22,6 +22,7 @@ type fsckOptions struct {
 	logs         []string
 	vkeys        []string
 	skipContents bool
+	index        bool
 	json         bool
 }
 
@@ -48,6 +49,7 @@ another history than what was signed.`,
 	f.StringArrayVar(&o.logs, "log", nil, "check only the log of this name (repeatable)")
 	f.StringArrayVar(&o.vkeys, "vkey", nil, "verifier key to check signatures under (repeatable)")
 	f.BoolVar(&o.skipContents, "skip-contents", false, "check entries, chain, tree and checkpoints, not the events themselves")
+	f.BoolVar(&o.index, "index", false, "build the search index in memory and compare it with the stored one, too")
 	f.BoolVar(&o.json, "json", false, "print the report as JSON")
 	return cmd
 }
@@ -57,6 +59,27 @@ type fsckResult struct {
 	Result  string            `json:"result"`
 	Logs    []*log.FsckReport `json:"logs"`
 	Missing []string          `json:"missing,omitempty"` // origins that the fence knows and the store doesn't
+	Indexes []fsckIndex       `json:"indexes,omitempty"` // of logs, if they were to be checked
+}
+
+// fsckIndex is what fsck found out about the search index of a log.
+type fsckIndex struct {
+	Log     string `json:"log"`
+	Indexed uint64 `json:"indexed"`           // events that are indexed as they should be
+	Problem string `json:"problem,omitempty"` // what is wrong with the next
+}
+
+// checkIndex compares the stored search index of a log with its record. A wrong index is no fault of the record, but searches err.
+func (r *fsckResult) checkIndex(ctx context.Context, store log.Reader, info log.Info, stderr io.Writer) error {
+	bar := newProgress(stderr, -1, "index of log "+info.Name)
+	n, err := log.CheckIndex(ctx, store, info, func(n int) { bar.add(int64(n)) })
+	bar.finish()
+	x := fsckIndex{Log: info.Name, Indexed: n}
+	if errors.Is(err, log.ErrDamaged) {
+		x.Problem, err = err.Error(), nil
+	}
+	r.Indexes = append(r.Indexes, x)
+	return err
 }
 
 func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
@@ -130,6 +153,11 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 		result.Logs = append(result.Logs, report)
+		if o.index {
+			if err := result.checkIndex(ctx, store, info, stderr); err != nil {
+				return err
+			}
+		}
 	}
 	code := result.judge(fence != nil, o)
 	if o.json {
@@ -162,6 +190,12 @@ func (r *fsckResult) judge(fenced bool, o fsckOptions) int {
 		if !l.Pinned && code == exitOK {
 			code = exitUnverified
 			r.Result = "consistent, but no pinned key was given and no seed file found: the store vouches for itself"
+		}
+	}
+	for _, x := range r.Indexes {
+		if x.Problem != "" {
+			code = exitInvalid
+			r.Result = "INVALID: a search index is not what the record gives; run `treeline reindex`"
 		}
 	}
 	for _, l := range r.Logs {
@@ -205,6 +239,12 @@ func (r *fsckResult) print(w io.Writer, o fsckOptions) {
 		}
 		if l.Truncated {
 			fmt.Fprintln(w, "  and more")
+		}
+	}
+	for _, x := range r.Indexes {
+		fmt.Fprintf(w, "log %s: the search index of %d events is what their record gives\n", x.Log, x.Indexed)
+		if x.Problem != "" {
+			fmt.Fprintf(w, "  INDEX after event %d: %s\n", x.Indexed, printable(x.Problem, ""))
 		}
 	}
 	fmt.Fprintln(w, r.Result)

@@ -76,6 +76,7 @@ func newRootCmd() *cobra.Command {
 		newKeyCmd(),
 		newLogCmd(),
 		newProofCmd(),
+		newReindexCmd(),
 		newServeCmd(),
 		newVerifyCmd(),
 		newVersionCmd(),

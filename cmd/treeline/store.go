@@ -47,7 +47,8 @@ func (o storeOptions) dbPath() (string, error) {
 	return path, nil
 }
 
-// openWriter opens the store for the only server, or one of the servers, that write to it.
+// openWriter opens the store for the only server, or one of the servers, that write to it. The options are for PostgreSQL, but for
+// the logger.
 func (o storeOptions) openWriter(ctx context.Context, pg postgres.Options) (log.Store, error) {
 	if o.postgres() {
 		pg.URL = o.db
@@ -61,6 +62,9 @@ func (o storeOptions) openWriter(ctx context.Context, pg postgres.Options) (log.
 	if errors.Is(err, sqlite.ErrLocked) {
 		return nil, fmt.Errorf("%s is in use by another treeline serve; one server writes to a store at a time: stop that one, or "+
 			"give this one its own --data-dir", path)
+	}
+	if err == nil && store.DamagedIndex() != "" {
+		pg.Logger.Warn("the search index couldn't be used; it was put aside and is built anew", "aside", store.DamagedIndex())
 	}
 	return opened(store, err)
 }
