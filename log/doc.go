@@ -1,7 +1,7 @@
 // Package log is the domain: events, the entries that commit to them, logs of entries, and what can be said about them. It
 // knows no HTTP, no flags and no SQL.
 //
-// It imports merkle and checkpoint. Its stores (log/sqlite, tested by log/storetest) import it, as do api and
+// It imports merkle and checkpoint, and index for the bytes of the search index. Its stores (log/sqlite, tested by log/storetest) import it, as do api and
 // cmd/treeline. Package checkpoint doesn't import it, on purpose: what is signed is re-read and checked by code that has no
 // part in appending, through the small [checkpoint.Source] that a log implements.
 //
@@ -44,6 +44,11 @@
 //	log.go                         Log: append, read, prove; the source of its publisher
 //	sequencer.go                   the one place where indices are given
 //	progress.go                    how far a log has come, and waiting for more
+//	filter.go, match.go            Filter: which events a search selects, and whether one is among them
+//	search.go                      Log.Search: the index, then the events that aren't in it yet
+//	terms.go                       the terms by which events are found
+//	indexer.go, follower.go        building the index, behind the appends
+//	indexstore.go, reindex.go      the contract of its store; building it anew, and comparing it
 //	tiles.go                       the tree as tiles, from stored nodes and entries; the check of a head
 //	record.go, payload.go          the form in which events are shown, and that in which they rest
 //	key.go                         API keys and roles

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }
 // testService is a service on a store of the test's own, with faults on demand.
 type testService struct {
 	*log.Service
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	url     string // of a PostgreSQL store
 	lanes   int
@@ -54,7 +54,7 @@ type testService struct {
 }
 
 // newTestService opens a service in an empty directory, with a log named "default".
-func newTestService(t *testing.T) *testService {
+func newTestService(t testing.TB) *testService {
 	t.Helper()
 	s := &testService{t: t, dir: t.TempDir(), seed: testSeed}
 	if onPostgres {

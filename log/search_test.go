@@ -621,3 +621,71 @@ func BenchmarkIndexEvents(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSearch searches a log of 283,000 events for a page of 50.
+func BenchmarkSearch(b *testing.B) {
+	const size = 4*index.Width*index.Fanout + 20*index.Width + 500
+	s := newTestService(b)
+	some := variedEvents(b, 1, 20_000)
+	for n := 0; n < size; n += len(some) {
+		var events []*log.Event
+		for _, e := range some[:min(len(some), size-n)] {
+			// The same events under other ids.
+			again, err := log.ParseEvent(without(e.JSON(), `"credential":"test",`, `"id":"`+e.ID()+`",`), harnessOptions())
+			if err != nil {
+				b.Fatal(err)
+			}
+			events = append(events, again)
+		}
+		s.appendAll(s.log(), events)
+	}
+	start := time.Now()
+	s.searched(s.log(), index.Width)
+	b.Logf("the index was ready %v after the last append", time.Since(start))
+	if fi, err := os.Stat(filepath.Join(s.dir, "treeline-search.db")); err == nil {
+		b.Logf("%d bytes of index an event, in its file", fi.Size()/size)
+	}
+	start = time.Now()
+	if err := log.Reindex(b.Context(), s.store, s.log().Info, nil); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("rebuilt at %.0f events/s", size/time.Since(start).Seconds())
+	for _, c := range []struct {
+		name string
+		f    log.Filter
+	}{
+		{"common", log.Filter{Actions: []string{"user.login"}}},
+		{"prefix", log.Filter{Actions: []string{"user.*"}}},
+		{"rare", log.Filter{Actions: []string{"rare.7"}, ActorIDs: []string{"u7"}}},
+		{"nothing", log.Filter{ActorIDs: []string{"nobody"}}},
+		{"nothing in common", log.Filter{Actions: []string{"rare.7"}, ActorIDs: []string{"u7"}, IPs: []string{"10.0.0.7"}}},
+		{"time", log.Filter{Occurred: log.TimeSpan{To: new(time.Now().Add(-40 * time.Hour).UnixMicro())}}},
+	} {
+		for _, oldest := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s oldest=%t", c.name, oldest), func(b *testing.B) {
+				p := log.Page{Oldest: oldest, Limit: 50, MaxBytes: 8 << 20}
+				if !oldest {
+					p.Position = size
+				}
+				n := 0
+				for b.Loop() {
+					found, err := s.log().Search(b.Context(), &c.f, p)
+					if err != nil {
+						b.Fatal(err)
+					}
+					n = len(found.Records)
+				}
+				b.ReportMetric(float64(n), "records")
+			})
+		}
+	}
+}
+
+// without returns JSON without some of its members.
+func without(json []byte, members ...string) []byte {
+	text := string(json)
+	for _, m := range members {
+		text = strings.Replace(text, m, "", 1)
+	}
+	return []byte(text)
+}
