@@ -1,9 +1,9 @@
 // Package log is the domain: events, the entries that commit to them, logs of entries, and what can be said about them. It
 // knows no HTTP, no flags and no SQL.
 //
-// It imports merkle and checkpoint, and index for the bytes of the search index. Its stores (log/sqlite, tested by log/storetest) import it, as do api and
-// cmd/treeline. Package checkpoint doesn't import it, on purpose: what is signed is re-read and checked by code that has no
-// part in appending, through the small [checkpoint.Source] that a log implements.
+// It imports merkle and checkpoint, and log/index for the bytes of the search index. Its stores (log/sqlite, tested by
+// log/storetest) import it, as do api and cmd/treeline. Package checkpoint doesn't import it, on purpose: what is signed is
+// re-read and checked by code that has no part in appending, through the small [checkpoint.Source] that a log implements.
 //
 // # How an event passes through
 //

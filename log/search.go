@@ -89,15 +89,29 @@ type search struct {
 
 // list is the search for everything.
 func (s *search) list(ctx context.Context) (err error) {
-	n := min(uint64(max(s.page.Limit, 0)), s.to-s.from)
+	n := min(uint64(max(s.page.Limit, 1)), s.to-s.from)
+	var records []Record
 	if s.page.Oldest {
-		s.found.Records, err = s.log.Records(ctx, s.from, s.from+n, s.page.MaxBytes)
-		s.from += uint64(len(s.found.Records))
+		records, err = s.log.Records(ctx, s.from, s.from+n, s.page.MaxBytes)
 	} else {
-		s.found.Records, err = s.log.RecordsBackwards(ctx, s.to-n, s.to, max(s.page.MaxBytes, 1))
-		s.to -= uint64(len(s.found.Records))
+		records, err = s.log.RecordsBackwards(ctx, s.to-n, s.to, max(s.page.MaxBytes, 1))
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	for i := range records { // they were read in steps, and may be more than the page takes
+		if s.bytes += len(records[i].Event); s.bytes >= s.page.MaxBytes {
+			records = records[:i+1]
+			break
+		}
+	}
+	s.found.Records = records
+	if s.page.Oldest {
+		s.from += uint64(len(records))
+	} else {
+		s.to -= uint64(len(records))
+	}
+	return nil
 }
 
 // narrow leaves of what is to be searched what was received when the filter says.
