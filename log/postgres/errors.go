@@ -16,6 +16,8 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
+var errReadOnly = errors.New("the store was opened for reading")
+
 // describe names the errors of PostgreSQL that a caller or an operator can do something about.
 func describe(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -221,11 +221,7 @@ func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices [
 	if err != nil {
 		return err
 	}
-	at := make(pq.Int64Array, len(indices))
-	for i, index := range indices {
-		at[i] = int64(index)
-	}
-	rows, err := db.QueryContext(ctx, sqlPayloadsAt, id, at, where.in(from, to))
+	rows, err := db.QueryContext(ctx, sqlPayloadsAt, id, intArray(indices), where.in(from, to))
 	if err != nil {
 		return describe(err)
 	}

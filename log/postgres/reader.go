@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/merkle"
@@ -119,6 +120,49 @@ func (s *Store) pageOfEntries(ctx context.Context, id log.ID, from, to uint64, f
 		return damaged("entry %d is missing", next)
 	}
 	return nil
+}
+
+// EntriesAt calls fn with the entries at the indices, each cut out of its run by PostgreSQL.
+func (s *Store) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {
+	if len(indices) == 0 {
+		return nil
+	}
+	rows, err := s.read.QueryContext(ctx, sqlEntriesAt, id, intArray(indices))
+	if err != nil {
+		return describe(err)
+	}
+	defer rows.Close()
+	for _, want := range indices {
+		var index uint64
+		var entry sql.RawBytes
+		if rows.Next() {
+			if err := rows.Scan(&index, &entry); err != nil {
+				return describe(err)
+			}
+		} else if err := rows.Err(); err != nil {
+			return describe(err)
+		}
+		if index != want || len(entry) != log.EntrySize {
+			return damaged("entry %d is missing", want)
+		}
+		if err := fn(index, entry); err != nil {
+			return err
+		}
+	}
+	return describe(rows.Err())
+}
+
+// PayloadsAt calls fn with the contents that are there at the indices.
+func (s *Store) PayloadsAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
+	return s.payloadsAt(ctx, s.read, id, indices, fn)
+}
+
+func intArray(numbers []uint64) pq.Int64Array {
+	out := make(pq.Int64Array, len(numbers))
+	for i, n := range numbers {
+		out[i] = int64(n)
+	}
+	return out
 }
 
 // Nodes returns the hashes [from, to) of a tile level.

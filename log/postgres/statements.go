@@ -43,6 +43,11 @@ const (
 		WHERE log = $1 AND first < $3
 		  AND first >= (SELECT coalesce(max(first), 0) FROM entries WHERE log = $1 AND first <= $2)
 		ORDER BY first`
+	sqlEntriesAt = `
+		SELECT i.idx, substr(e.entries, ((i.idx - e.first) * 73 + 1)::INTEGER, 73)
+		FROM unnest($2::BIGINT[]) AS i (idx),
+		     LATERAL (SELECT first, entries FROM entries WHERE log = $1 AND first <= i.idx ORDER BY first DESC LIMIT 1) AS e
+		ORDER BY i.idx`
 	sqlNodes = `
 		SELECT idx, hash FROM nodes WHERE log = $1 AND level = $2 AND idx >= $3 AND idx < $4 ORDER BY idx`
 	sqlFind = `

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 
 	"github.com/lib/pq"
@@ -36,7 +35,7 @@ type head struct {
 // Begin starts a write transaction and locks the heads of its logs.
 func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) {
 	if s.write == nil {
-		return nil, errors.New("the store was opened for reading")
+		return nil, errReadOnly
 	}
 	conn, err := s.write.DB.Conn(ctx)
 	if err != nil {
