@@ -13,6 +13,12 @@ import (
 // followInterval is how often the follower looks for logs that have grown by a segment.
 const followInterval = 100 * time.Millisecond
 
+// How often a server looks how far another one has come with a log, and after how long without a move it takes over.
+const (
+	lookInterval = 250 * time.Millisecond
+	lookPatience = 3 * time.Second
+)
+
 // maxUnindexed is how many events of a log may wait to be indexed before appends to it are refused: each search reads them all.
 const maxUnindexed = 50_000
 
@@ -26,11 +32,14 @@ const indexPatience = 30 * time.Second
 // but for maxUnindexed. One goroutine goes round the logs that have grown by at least a segment and indexes a run of each in
 // turn, so that a flood in one of them keeps the others waiting for no more than a run.
 //
-// Several servers may follow the logs of one database. Whoever is late finds the index moved, and goes on from there.
+// Several servers may follow the logs of one database: an index is moved WHERE it stands, and whoever is late goes on from
+// there. To save the work that would be lost by that, a server leaves a log to the one that indexed it last, and looks only
+// now and then whether that one is still at it.
 type follower struct {
 	service *Service
 	indexer *indexer
 	at      map[ID]Indexed // where each log's index stands, as far as this server knows
+	left    map[ID]*left   // logs that are left to another server
 	noticed map[ID]bool    // logs of which an unreadable content was reported
 
 	mu      sync.Mutex
@@ -38,12 +47,14 @@ type follower struct {
 	since   time.Time
 }
 
+// left is when a log's index was looked at, and when it was seen to have moved.
+type left struct {
+	looked, moved time.Time
+}
+
 func newFollower(s *Service) *follower {
-	f := &follower{service: s, at: make(map[ID]Indexed), noticed: make(map[ID]bool)}
+	f := &follower{service: s, at: make(map[ID]Indexed), left: make(map[ID]*left), noticed: make(map[ID]bool)}
 	f.indexer = newIndexer(s.store, f.unreadable)
-	for _, l := range s.Logs() {
-		l.progress.assumeIndexed()
-	}
 	return f
 }
 
@@ -79,6 +90,9 @@ func (f *follower) run(ctx context.Context) {
 // follow indexes the next run of a log, and reports whether there is more.
 func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 	size := l.Sizes().Size
+	if theirs, err := f.others(ctx, l); theirs || err != nil {
+		return false, err
+	}
 	at, known := f.at[l.ID]
 	if known && size < at.Size+index.Width {
 		return false, nil
@@ -95,9 +109,10 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 	}
 	to, err := f.indexer.run(ctx, l.ID, at, size)
 	switch {
-	case errors.Is(err, ErrHeadMoved):
-		delete(f.at, l.ID) // another server was faster
-		return true, nil
+	case errors.Is(err, ErrHeadMoved): // another server was faster
+		delete(f.at, l.ID)
+		f.left[l.ID] = &left{moved: time.Now()}
+		return false, nil
 	case errors.Is(err, index.ErrDamaged):
 		return true, f.drop(ctx, l, err)
 	case err != nil:
@@ -108,6 +123,34 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 	l.progress.indexedTo(to.Size)
 	f.service.metrics.indexed.Add(float64(to.Size - at.Size))
 	return size >= to.Size+index.Width, nil
+}
+
+// others reports whether the log is left to another server, which has moved its index not long ago.
+func (f *follower) others(ctx context.Context, l *Log) (bool, error) {
+	other := f.left[l.ID]
+	if other == nil {
+		return false, nil
+	}
+	now := time.Now()
+	if now.Sub(other.looked) < lookInterval {
+		return true, nil
+	}
+	at, err := f.indexer.where(ctx, l.ID)
+	if err != nil && !errors.Is(err, errForeignIndex) {
+		return false, err
+	}
+	other.looked = now
+	last, known := f.at[l.ID]
+	if err == nil && (!known || at != last) {
+		f.at[l.ID], other.moved = at, now
+		l.progress.indexedTo(at.Size)
+	}
+	if err == nil && now.Sub(other.moved) < lookPatience {
+		return true, nil
+	}
+	delete(f.left, l.ID)
+	delete(f.at, l.ID)
+	return false, nil
 }
 
 // resume returns where the log's index stands. One that isn't of the log's record is dropped.

@@ -154,6 +154,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	}
 	if err == nil {
 		l.progress.sequenced(head)
+		l.progress.assumeIndexed()
 		if err = l.resume(ctx); err == nil {
 			_, err = checkHead(ctx, s.store, info, head)
 		}
