@@ -1,19 +1,11 @@
 package checkpoint
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"sync"
-	"time"
-
-	"github.com/gofrs/flock"
 )
 
 // ErrFenceMoved is wrapped by the error of [Fence.Swap] when the fence doesn't hold
@@ -40,7 +32,8 @@ type Fence interface {
 	// error, the change survives a crash of the machine.
 	Swap(ctx context.Context, origin string, old, new []byte) error
 
-	// Origins returns the origins that have a note, in no particular order.
+	// Origins returns the origins that have a note, in ascending order. A fence that
+	// can't be read, or holds something else than notes, is an error.
 	Origins(ctx context.Context) ([]string, error)
 
 	// Drop durably forgets the origin; there being none is no error. It takes away
@@ -48,191 +41,37 @@ type Fence interface {
 	Drop(ctx context.Context, origin string) error
 }
 
-// A FileFence is a [Fence] in a directory of the local file system. Every origin has
-// a file there, whose name is the lower-case hexadecimal SHA-256 of the origin and
-// whose content is the note, so that it can be looked at and compared with what
-// others have seen.
-//
-// Several processes on one machine may use one directory. A network file system is
-// not a place for it, since both locks and fsync mean less there.
-type FileFence struct {
-	dir string
-
-	// mu and lock serialise changes, mu those of this process and lock those of all.
-	mu   sync.Mutex
-	lock *flock.Flock
-
-	// testingOnlyStep, if not nil, is called before each step of a change. Its error
-	// is that step's: the process, or the disk, fails there.
-	testingOnlyStep func(step string) error
-}
-
-// lockRetry is how often the lock is tried while another process holds it, which it
-// does for the time of two or three fsyncs.
-const lockRetry = 5 * time.Millisecond
-
-// OpenFileFence returns the fence in the directory dir. The directory is made, for
-// the owner only, if it doesn't exist. Its parent must exist, since a path that
-// leads nowhere is rather a disk that isn't mounted than a new fence.
-func OpenFileFence(dir string) (*FileFence, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("opening fence: %w", err)
-	}
-	if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
-		return nil, fmt.Errorf("opening fence: %w", err)
-	}
-	if _, err := os.ReadDir(dir); err != nil {
-		return nil, fmt.Errorf("opening fence: %w", err)
-	}
-	return &FileFence{dir: dir, lock: flock.New(filepath.Join(dir, ".lock"))}, nil
-}
-
-// Load is [Fence.Load].
-func (f *FileFence) Load(ctx context.Context, origin string) ([]byte, error) {
-	// A rename replaces the file at once, so no lock is needed to read it.
-	msg, err := os.ReadFile(f.path(origin))
-	if errors.Is(err, fs.ErrNotExist) {
-		// A directory that is gone altogether is not a fence without notes.
-		if _, err := os.Stat(f.dir); err != nil {
-			return nil, fmt.Errorf("reading fence of %s: %w", origin, err)
-		}
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading fence of %s: %w", origin, err)
-	}
-	if err := checkFenced(origin, msg); err != nil {
-		return nil, fmt.Errorf("reading fence %s: %w", f.path(origin), err)
-	}
-	return msg, nil
-}
-
-// Swap is [Fence.Swap].
-func (f *FileFence) Swap(ctx context.Context, origin string, old, new []byte) error {
-	if err := checkFenced(origin, new); err != nil {
-		return fmt.Errorf("moving fence: %w", err)
-	}
-	unlock, err := f.acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("moving fence of %s: %w", origin, err)
-	}
-	defer unlock()
-
-	now, err := f.Load(ctx, origin)
-	if err != nil {
-		return err
-	}
-	if (now == nil) != (old == nil) || !bytes.Equal(now, old) {
-		return fmt.Errorf("moving fence of %s: %w", origin, ErrFenceMoved)
-	}
-	if err := f.replace(f.path(origin), new); err != nil {
-		return fmt.Errorf("moving fence of %s: %w", origin, err)
-	}
-	return nil
-}
-
-// replace durably replaces the file: a new one is written and synced under another
-// name, given the name, and then the names are synced. Without the first sync, the
-// name could survive a crash and the content not; without the second, the old file
-// could come back.
-func (f *FileFence) replace(path string, data []byte) error {
-	tmp := path + ".tmp"
-	if err := f.step("write"); err != nil {
-		return err
-	}
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // left by a crash
-	}
-	if err := writeSynced(tmp, data); err != nil {
-		return err
-	}
-	if err := f.step("rename"); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	if err := f.step("sync directory"); err != nil {
-		return err
-	}
-	return syncDir(f.dir)
-}
-
-// Origins is [Fence.Origins].
-func (f *FileFence) Origins(ctx context.Context) ([]string, error) {
-	files, err := os.ReadDir(f.dir)
-	if err != nil {
-		return nil, fmt.Errorf("reading fence: %w", err)
-	}
-	var origins []string
-	for _, file := range files {
-		// Others are the lock, what a crash has left, and what comes with a disk,
-		// such as lost+found.
-		if b, err := hex.DecodeString(file.Name()); err != nil || len(b) != sha256.Size {
-			continue
-		}
-		path := filepath.Join(f.dir, file.Name())
-		msg, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("reading fence: %w", err)
-		}
-		c, _, err := ParseNote(msg)
-		if err != nil {
-			return nil, fmt.Errorf("reading fence %s: %w", path, err)
-		}
-		if f.path(c.Origin) != path {
-			return nil, fmt.Errorf("reading fence %s: it has a checkpoint of %s, which belongs in %s", path, c.Origin, f.path(c.Origin))
-		}
-		origins = append(origins, c.Origin)
-	}
-	return origins, nil
-}
-
-// Drop is [Fence.Drop].
-func (f *FileFence) Drop(ctx context.Context, origin string) error {
-	unlock, err := f.acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("dropping fence of %s: %w", origin, err)
-	}
-	defer unlock()
-	if err := os.Remove(f.path(origin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("dropping fence of %s: %w", origin, err)
-	}
-	if err := syncDir(f.dir); err != nil {
-		return fmt.Errorf("dropping fence of %s: %w", origin, err)
-	}
-	return nil
-}
-
-// acquire waits until nobody else changes the fence, and returns what ends that.
-func (f *FileFence) acquire(ctx context.Context) (unlock func(), err error) {
-	f.mu.Lock()
-	if _, err := f.lock.TryLockContext(ctx, lockRetry); err != nil {
-		f.mu.Unlock()
-		return nil, fmt.Errorf("locking %s: %w", f.lock.Path(), err)
-	}
-	return func() {
-		_ = f.lock.Unlock() // can only fail on a closed file, which holds no lock
-		f.mu.Unlock()
-	}, nil
-}
-
-// path returns the path of the origin's file.
-func (f *FileFence) path(origin string) string {
+// FenceName returns the name under which a fence that keeps a file or an object for
+// each log keeps that of the origin: the lower-case hexadecimal SHA-256 of the origin,
+// since an origin may have too many characters, or others than names may have.
+func FenceName(origin string) string {
 	h := sha256.Sum256([]byte(origin))
-	return filepath.Join(f.dir, hex.EncodeToString(h[:]))
+	return hex.EncodeToString(h[:])
 }
 
-func (f *FileFence) step(name string) error {
-	if f.testingOnlyStep == nil {
-		return nil
+// IsFenceName reports whether [FenceName] may have returned the name.
+func IsFenceName(name string) bool {
+	b, err := hex.DecodeString(name)
+	return err == nil && len(b) == sha256.Size && hex.EncodeToString(b) == name
+}
+
+// FencedOrigin returns the origin of the note that a fence keeps under the name. It is
+// an error if that is not the note's name, or if msg is not a note at all.
+func FencedOrigin(name string, msg []byte) (string, error) {
+	c, _, err := ParseNote(msg)
+	if err != nil {
+		return "", err
 	}
-	return f.testingOnlyStep(name)
+	if want := FenceName(c.Origin); name != want {
+		return "", fmt.Errorf("it has a checkpoint of %s, which belongs in %s", c.Origin, want)
+	}
+	return c.Origin, nil
 }
 
-// checkFenced returns an error unless msg is in the form of a note with a checkpoint
-// of the log. Who signed it, the publisher checks.
-func checkFenced(origin string, msg []byte) error {
+// CheckFenced returns an error unless msg is in the form of a note with a checkpoint
+// of the log. A fence checks that of what it is given and of what it finds. Who signed
+// it, the publisher checks.
+func CheckFenced(origin string, msg []byte) error {
 	c, _, err := ParseNote(msg)
 	if err != nil {
 		return err
