@@ -273,7 +273,7 @@ func testGarbage(t *testing.T, p Place) {
 	// What somebody puts back is as good as before, and what nobody can read can be dropped.
 	p.Put(t, Origin, note)
 	mustHold(t, f, Origin, note)
-	p.Put(t, Origin, nil)
+	p.Put(t, Origin, []byte{})
 	if err := f.Drop(t.Context(), Origin); err != nil {
 		t.Error(err)
 	}
