@@ -100,7 +100,13 @@ func (p *Proxy) serve(client net.Conn) {
 	var mu sync.Mutex // of answers
 	answers := io.Writer(client)
 	go func() {
-		defer end()
+		defer func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if answers != io.Discard { // a server that hangs up isn't heard of either
+				end()
+			}
+		}()
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := server.Read(buf)

@@ -120,7 +120,7 @@ func testPublisherLost(t *testing.T, s Server) {
 	proxy := NewProxy(t, s.Addr())
 	src := newSource(t, s.Open(t, s.Addr()))
 	f := s.Open(t, proxy.Addr)
-	for _, fault := range []Fault{LoseRequest, LoseAnswer, HoldAnswer} {
+	for _, fault := range []Fault{LoseRequest, LoseAnswer} {
 		for _, restarted := range []bool{false, true} {
 			publisher := src.publisher(f)
 			if err := publisher.Birth(t.Context()); err != nil {

@@ -11,6 +11,7 @@ package pgfence
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net"
@@ -260,6 +261,9 @@ func (f *Fence) exec(ctx context.Context, statement string, args ...any) (rows i
 	}
 	defer conn.Close()
 	result, err := conn.ExecContext(ctx, statement, args...)
+	if errors.Is(err, driver.ErrBadConn) {
+		return 0, fmt.Errorf("the connection was lost, so the outcome is unknown: %w", err)
+	}
 	if err != nil {
 		return 0, err
 	}
