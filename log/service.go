@@ -86,11 +86,16 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		config: c, store: c.Store, logger: c.Logger,
 		byName: make(map[string]*Log), byID: make(map[ID]*Log),
 	}
+	// The fence's list before the store's: a log that another server makes meanwhile is in neither, or in the second alone.
+	origins, err := c.Fence.Origins(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the fence: %w", err)
+	}
 	infos, err := c.Store.Logs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the list of logs: %w", err)
 	}
-	if err := s.checkFence(ctx, infos); err != nil {
+	if err := checkFence(origins, infos); err != nil {
 		return nil, err
 	}
 	s.metrics = newMetrics(s, c.Metrics)
@@ -114,11 +119,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 }
 
 // checkFence refuses a fence that knows logs which the store doesn't have.
-func (s *Service) checkFence(ctx context.Context, infos []Info) error {
-	origins, err := s.config.Fence.Origins(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the fence: %w", err)
-	}
+func checkFence(origins []string, infos []Info) error {
 	var missing []string
 	for _, o := range origins {
 		if !slices.ContainsFunc(infos, func(i Info) bool { return i.Origin == o }) {

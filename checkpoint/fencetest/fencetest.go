@@ -212,7 +212,7 @@ func testLongOrigins(t *testing.T, p Place) {
 	label := strings.Repeat("x", 63)
 	longest := label + "." + label + "." + label + "/logs/" + strings.Repeat("n", 255-3*64-5)
 	origins := []string{
-		"127.0.0.1:8080/logs/a", "a/logs/a", "a/logs/a-", "a/logs/aa", "a-b.example/logs/a", "ab.example/logs/a", "probe/logs/probe",
+		"127.0.0.1:8080/logs/a", "a/logs/a", "a/logs/a-", "a/logs/aa", "a:1/logs/a", "a.b/logs/a", "a0/logs/a", "a-b.example/logs/a", "ab.example/logs/a", "probe/logs/probe",
 		longest[:254], longest,
 	}
 	for _, origin := range origins {

@@ -4,155 +4,22 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/checkpoint/fencetest"
 	"github.com/treeline-log/treeline/checkpoint/s3fence"
+	"github.com/treeline-log/treeline/checkpoint/s3fence/s3test"
 )
-
-const (
-	accessKey = "treeline"
-	secretKey = "correct-horse-battery"
-	bucket    = "fences"
-)
-
-// gateway returns the path of an S3 server, built from the module that .ci/servers.mod names.
-var gateway = sync.OnceValues(func() (string, error) {
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "tool", "-modfile="+filepath.Join(root, ".ci", "servers.mod"), "-n", "versitygw")
-	cmd.Dir = root
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("building versitygw: %w: %s", err, &stderr)
-	}
-	return strings.TrimSpace(string(out)), nil
-})
-
-// A server is an S3 server of the test's own, over files of a temporary directory.
-type server struct {
-	dir     string
-	addr    string
-	process *os.Process
-	ended   chan struct{}
-}
-
-func newServer(t *testing.T) *server {
-	t.Helper()
-	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{dir: t.TempDir(), addr: l.Addr().String()}
-	l.Close()
-	s.Start(t)
-	t.Cleanup(func() { s.Kill(t) })
-	if err := s.client(t).MakeBucket(t.Context(), bucket, minio.MakeBucketOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func (s *server) Addr() string { return s.addr }
-
-func (s *server) Start(t *testing.T) {
-	t.Helper()
-	path, err := gateway()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "--port", s.addr, "--quiet", "posix", s.sub(t, "data"))
-	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+accessKey, "ROOT_SECRET_KEY="+secretKey)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	s.ended = make(chan struct{})
-	started := make(chan error)
-	go func() {
-		// The death signal comes when the thread ends that started the process, so this one stays until then.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			cmd.Wait()
-		}
-		close(s.ended)
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	s.process = cmd.Process
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		c, err := net.Dial("tcp", s.addr)
-		if err == nil {
-			c.Close()
-			return
-		}
-		select {
-		case <-s.ended:
-			t.Fatalf("the S3 server ended: %s", &out)
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the S3 server doesn't answer")
-		}
-	}
-}
-
-func (s *server) sub(t *testing.T, name string) string {
-	t.Helper()
-	path := filepath.Join(s.dir, name)
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func (s *server) Kill(*testing.T) {
-	s.process.Kill()
-	<-s.ended
-}
-
-func (s *server) client(t *testing.T) *minio.Client {
-	t.Helper()
-	c, err := minio.New(s.addr, &minio.Options{Creds: credentials.NewStaticV4(accessKey, secretKey, ""), Region: "us-east-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func (s *server) url(addr, prefix string) string {
-	return "s3://" + bucket + "/" + prefix + "?endpoint=http://" + addr
-}
-
-func (s *server) Open(t *testing.T, addr string) checkpoint.Fence {
-	return open(t, s.url(addr, "remote"))
-}
 
 func open(t *testing.T, url string) *s3fence.Fence {
 	t.Helper()
@@ -166,27 +33,19 @@ func open(t *testing.T, url string) *s3fence.Fence {
 
 // A place is a prefix of a bucket.
 type place struct {
-	*server
+	*s3test.Server
 	prefix string
 }
 
-func (p place) Open(t *testing.T) checkpoint.Fence { return open(t, p.url(p.addr, p.prefix)) }
+func (p place) Open(t *testing.T) checkpoint.Fence { return open(t, p.URL(p.prefix)) }
 
 func (p place) Put(t *testing.T, origin string, content []byte) {
 	t.Helper()
-	p.put(t, p.prefix+"/"+checkpoint.FenceName(origin), content)
-}
-
-func (s *server) put(t *testing.T, key string, content []byte) {
-	t.Helper()
-	_, err := s.client(t).PutObject(t.Context(), bucket, key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p.Server.Put(t, p.prefix+"/"+checkpoint.FenceName(origin), content)
 }
 
 func TestFence(t *testing.T) {
-	s := newServer(t)
+	s := s3test.Start(t)
 	n := 0
 	fencetest.Run(t, func(*testing.T) fencetest.Place {
 		n++
@@ -194,20 +53,34 @@ func TestFence(t *testing.T) {
 	})
 }
 
+// A server is a server of the test's own.
+type server struct{ *s3test.Server }
+
+func (s server) Open(t *testing.T, addr string) checkpoint.Fence {
+	return open(t, s3test.URL(addr, "remote"))
+}
+
+func (s server) Kill(*testing.T) { s.Server.Kill() }
+
+func (s server) Start(t *testing.T) {
+	t.Helper()
+	s.Run(t)
+}
+
 func TestFenceBehindANetwork(t *testing.T) {
-	fencetest.RunRemote(t, func(t *testing.T) fencetest.Server { return newServer(t) })
+	fencetest.RunRemote(t, func(t *testing.T) fencetest.Server { return server{s3test.Start(t)} })
 }
 
 // Installations that share a bucket don't see each other's logs, and what else is in the bucket is nothing to a fence.
 func TestPrefixesAreApart(t *testing.T) {
-	s := newServer(t)
+	s := s3test.Start(t)
 	note := fencetest.Note(t, fencetest.Origin, 1, "honest")
 	var fences []*s3fence.Fence
 	for _, prefix := range []string{"", "a", "a/b", "ab"} {
-		fences = append(fences, open(t, s.url(s.addr, prefix)))
+		fences = append(fences, open(t, s.URL(prefix)))
 	}
-	s.put(t, "a/note.txt", []byte("not a note"))
-	s.put(t, "a/"+strings.ToUpper(checkpoint.FenceName(fencetest.Origin)), []byte("not a note"))
+	s.Put(t, "a/note.txt", []byte("not a note"))
+	s.Put(t, "a/"+strings.ToUpper(checkpoint.FenceName(fencetest.Origin)), []byte("not a note"))
 	if err := fences[1].Swap(t.Context(), fencetest.Origin, nil, note); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +95,7 @@ func TestPrefixesAreApart(t *testing.T) {
 		}
 	}
 	// An object under another's name isn't overlooked.
-	s.put(t, "ab/"+checkpoint.FenceName("logs.example.com/logs/other"), note)
+	s.Put(t, "ab/"+checkpoint.FenceName("logs.example.com/logs/other"), note)
 	if origins, err := fences[3].Origins(t.Context()); err == nil {
 		t.Errorf("Origins = %q", origins)
 	}
@@ -230,12 +103,12 @@ func TestPrefixesAreApart(t *testing.T) {
 
 // More objects than the server lists at a time.
 func TestManyLogs(t *testing.T) {
-	s := newServer(t)
-	f := open(t, s.url(s.addr, "many"))
+	s := s3test.Start(t)
+	f := open(t, s.URL("many"))
 	const n = 1100
 	for i := range n {
 		origin := fmt.Sprintf("logs.example.com/logs/tenant-%04d", i)
-		s.put(t, "many/"+checkpoint.FenceName(origin), fencetest.Note(t, origin, 1, "honest"))
+		s.Put(t, "many/"+checkpoint.FenceName(origin), fencetest.Note(t, origin, 1, "honest"))
 	}
 	origins, err := f.Origins(t.Context())
 	if err != nil || len(origins) != n || origins[n-1] != "logs.example.com/logs/tenant-1099" {
@@ -245,15 +118,19 @@ func TestManyLogs(t *testing.T) {
 
 // A server that takes writes whose condition doesn't hold can't keep a fence, nor can one that refuses what does hold.
 func TestAServerThatDoesNotMindConditionsIsRefused(t *testing.T) {
-	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", secretKey)
+	t.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretKey)
 	for _, test := range []struct {
 		name, want string
 		minds      func(header http.Header, etag string) (refuse bool)
 	}{
 		{"nothing", "ignores If-None-Match", func(http.Header, string) bool { return false }},
-		{"If-None-Match alone", "ignores If-Match", func(h http.Header, etag string) bool { return h.Get("If-None-Match") != "" && etag != "" }},
-		{"If-Match alone", "ignores If-None-Match", func(h http.Header, etag string) bool { return h.Get("If-Match") != "" && h.Get("If-Match") != etag }},
+		{"If-None-Match alone", "ignores If-Match", func(h http.Header, etag string) bool {
+			return h.Get("If-None-Match") != "" && etag != ""
+		}},
+		{"If-Match alone", "ignores If-None-Match", func(h http.Header, etag string) bool {
+			return h.Get("If-Match") != "" && h.Get("If-Match") != etag
+		}},
 		{"all but in doubt", "whose condition holds", func(http.Header, string) bool { return true }},
 	} {
 		const etag = `"0123456789abcdef0123456789abcdef"`
@@ -281,11 +158,11 @@ func TestAServerThatDoesNotMindConditionsIsRefused(t *testing.T) {
 
 // Servers that start at the same time all open the fence, also a new one.
 func TestManyOpenAtOnce(t *testing.T) {
-	s := newServer(t)
+	s := s3test.Start(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			f, err := s3fence.Open(t.Context(), s.url(s.addr, "new"))
+			f, err := s3fence.Open(t.Context(), s.URL("new"))
 			if err != nil {
 				t.Error(err)
 				return
@@ -297,7 +174,7 @@ func TestManyOpenAtOnce(t *testing.T) {
 }
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
-	s := newServer(t)
+	s := s3test.Start(t)
 	const secret = "hunter2"
 	for _, test := range []struct{ url, want string }{
 		{"s3://", "want a URL like s3://BUCKET"},
@@ -308,8 +185,8 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{"s3://bucket/x?endpoint=key:" + secret + "@host", "the endpoint in the URL"},
 		{"s3://bucket/x?endpoint=http://key:" + secret + "@host", "the endpoint in the URL"},
 		{"s3://bucket/x?endpoint=%zz" + secret, "malformed"},
-		{strings.Replace(s.url(s.addr, "x"), bucket, "no-such-bucket", 1), "bucket does not exist"},
-		{s.url("127.0.0.1:1", "x"), "connection refused"},
+		{strings.Replace(s.URL("x"), s3test.Bucket, "no-such-bucket", 1), "bucket does not exist"},
+		{s3test.URL("127.0.0.1:1", "x"), "connection refused"},
 	} {
 		f, err := s3fence.Open(t.Context(), test.url)
 		if err == nil {
@@ -322,10 +199,11 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestWrongCredentials(t *testing.T) {
-	s := newServer(t)
-	url := s.url(s.addr, "x")
+	s := s3test.Start(t)
+	url := s.URL("x")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
-	if _, err := s3fence.Open(t.Context(), url); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "s3://fences/x") {
+	_, err := s3fence.Open(t.Context(), url)
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "s3://fences/x: The request signature") {
 		t.Errorf("Open = %v", err)
 	}
 
@@ -334,7 +212,8 @@ func TestWrongCredentials(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	file := filepath.Join(t.TempDir(), "credentials")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
-	if err := os.WriteFile(file, fmt.Appendf(nil, "[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey), 0o600); err != nil {
+	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s3test.AccessKey, s3test.SecretKey)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open(t, url)
@@ -351,12 +230,12 @@ func TestWrongCredentials(t *testing.T) {
 
 // A read is tried again, since it may be: a server that is busy for a moment isn't a fence that can't be read.
 func TestReadsAreTriedAgain(t *testing.T) {
-	s := newServer(t)
+	s := s3test.Start(t)
 	var mu sync.Mutex
 	var methods []string
 	busy := false
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(&url.URL{Scheme: "http", Host: s.addr})
+		r.SetURL(&url.URL{Scheme: "http", Host: s.Addr()})
 		r.Out.Host = r.In.Host
 	}}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -374,7 +253,7 @@ func TestReadsAreTriedAgain(t *testing.T) {
 		proxy.ServeHTTP(w, r)
 	}))
 	defer front.Close()
-	f := open(t, s.url(front.Listener.Addr().String(), "busy"))
+	f := open(t, s3test.URL(front.Listener.Addr().String(), "busy"))
 	note := fencetest.Note(t, fencetest.Origin, 1, "honest")
 	if err := f.Swap(context.Background(), fencetest.Origin, nil, note); err != nil {
 		t.Fatal(err)

@@ -54,9 +54,9 @@ can still show that it existed. Its name and origin must never be used again. St
 	return group
 }
 
-// openFence opens the fence, which must be there.
-func (o storeOptions) openFence() (*checkpoint.FileFence, error) {
-	fence, err := o.readFence()
+// mustReadFence opens the fence, which must be there.
+func (o storeOptions) mustReadFence(ctx context.Context) (fence, error) {
+	fence, err := o.readFence(ctx)
 	if err == nil && fence == nil {
 		err = withHint(fmt.Errorf("there is no fence at %s", o.fencePath()), "name it with --data-dir or --fence")
 	}
@@ -84,10 +84,11 @@ func (o storeOptions) openAlone(ctx context.Context) (*sqlite.Store, []log.Info,
 }
 
 func showFence(ctx context.Context, w io.Writer, o storeOptions) error {
-	fence, err := o.openFence()
+	fence, err := o.mustReadFence(ctx)
 	if err != nil {
 		return err
 	}
+	defer fence.Close()
 	origins, err := fence.Origins(ctx)
 	if err != nil {
 		return err
@@ -104,10 +105,11 @@ func showFence(ctx context.Context, w io.Writer, o storeOptions) error {
 
 // dropFence forgets a log, but not one that the store has: its checkpoints are what keeps it from being rolled back.
 func dropFence(ctx context.Context, w io.Writer, o storeOptions, origin string) error {
-	fence, err := o.openFence()
+	fence, err := o.mustReadFence(ctx)
 	if err != nil {
 		return err
 	}
+	defer fence.Close()
 	path, err := o.dbPath()
 	if err != nil {
 		return err
@@ -146,14 +148,15 @@ func acceptFence(ctx context.Context, w io.Writer, o storeOptions, name string) 
 	if i < 0 {
 		return fmt.Errorf("the store has no log %q", name)
 	}
-	fence, err := checkpoint.OpenFileFence(o.fencePath()) // one that was lost is made anew
+	fence, err := o.openFence(ctx) // one that was lost is made anew
 	if err != nil {
 		return err
 	}
+	defer fence.Close()
 	return acceptLog(ctx, w, o, store, fence, infos[i])
 }
 
-func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store *sqlite.Store, fence *checkpoint.FileFence, info log.Info) error {
+func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store *sqlite.Store, fence checkpoint.Fence, info log.Info) error {
 	keys, err := fsckOptions{storeOptions: o}.pinnedKeys()
 	if err != nil {
 		return err

@@ -83,9 +83,12 @@ func (r *fsckResult) checkIndex(ctx context.Context, store log.Reader, info log.
 }
 
 func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
-	fence, err := o.readFence()
+	fence, err := o.readFence(ctx)
 	if err != nil {
 		return err
+	}
+	if fence != nil {
+		defer fence.Close()
 	}
 	// The fence's list before the store's: a log that is made meanwhile is in neither or in the second alone.
 	var fenced []string
@@ -248,17 +251,6 @@ func (r *fsckResult) print(w io.Writer, o fsckOptions) {
 		}
 	}
 	fmt.Fprintln(w, r.Result)
-}
-
-// readFence opens the fence if its directory is there.
-func (o storeOptions) readFence() (*checkpoint.FileFence, error) {
-	if _, err := os.Stat(o.fencePath()); errors.Is(err, os.ErrNotExist) {
-		if o.fence != "" {
-			return nil, fmt.Errorf("there is no fence at %s", o.fence)
-		}
-		return nil, nil
-	}
-	return checkpoint.OpenFileFence(o.fencePath())
 }
 
 // pinnedKeys returns a function that gives the verifiers which the caller trusts for a log: those of --vkey, or those that

@@ -41,7 +41,7 @@ user who may make tables. A SQLite store is brought up by serve itself.`,
 }
 
 func checkMigrateDB(db string) error {
-	if !(storeOptions{db: db}).postgres() {
+	if !(storeOptions{db: db}).onPostgres() {
 		return errors.New("--db: want postgres://USER:PASSWORD@HOST:PORT/DATABASE; a SQLite store is brought up by serve itself")
 	}
 	return nil

@@ -92,6 +92,11 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
+	if !strings.Contains(o.fence, "://") {
+		if err := o.mayKeepDirectory(); err != nil {
+			return err
+		}
+	}
 	if err := makeDataDir(o.dataDir); err != nil {
 		return err
 	}
@@ -132,6 +137,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 // running is what a server is made of, once its store is there.
 type running struct {
 	store   log.Store
+	fence   fence
 	service *log.Service
 	server  *api.Server
 	keyFile string
@@ -141,6 +147,9 @@ func (r *running) close() {
 	if r.service != nil {
 		r.service.Close()
 	}
+	if r.fence != nil {
+		r.fence.Close()
+	}
 	if r.store != nil {
 		r.store.Close()
 	}
@@ -149,15 +158,16 @@ func (r *running) close() {
 // startPause is the longest pause between attempts to reach a database.
 const startPause = 5 * time.Second
 
-// startWhenPossible starts the service. While its database can't be reached it waits, tells why, and doesn't end: a server that
+// startWhenPossible starts the service. While its store or its fence can't be reached it waits, tells why, and doesn't end: a server that
 // is started again and again helps nobody.
 func (o serveOptions) startWhenPossible(ctx context.Context, prefix string, logger *slog.Logger, ops *gate) (*running, error) {
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
 		r, err := o.start(ctx, prefix, logger)
-		if !errors.Is(err, postgres.ErrUnreachable) || ctx.Err() != nil {
+		var network net.Error
+		if !errors.Is(err, postgres.ErrUnreachable) && !errors.As(err, &network) || ctx.Err() != nil {
 			return r, err
 		}
-		logger.Error("not ready: the store isn't there; trying again", "error", err)
+		logger.Error("not ready: the store or the fence isn't there; trying again", "error", err)
 		ops.waiting(err)
 		select {
 		case <-ctx.Done():
@@ -175,7 +185,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		}
 	}()
 	lanes := 1
-	if o.postgres() {
+	if o.onPostgres() {
 		lanes = o.lanes
 	}
 	r.store, err = o.openWriter(ctx, postgres.Options{
@@ -193,15 +203,14 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	fence, err := checkpoint.OpenFileFence(o.fencePath())
-	if err != nil {
+	if r.fence, err = o.openFence(ctx); err != nil {
 		return nil, err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.service, err = log.Open(ctx, log.Config{
-		Store: r.store, Seed: seed, Fence: fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
-		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.postgres(),
+		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
+		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(),
 	})
 	if err != nil {
 		return nil, err

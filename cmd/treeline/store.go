@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/checkpoint/pgfence"
+	"github.com/treeline-log/treeline/checkpoint/s3fence"
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/sqlite"
@@ -21,18 +25,18 @@ type storeOptions struct {
 	db       string
 	seedFile string
 	fence    string
+
+	// singleServer says that no other server uses the database, so that a directory of this one will do as the fence.
+	singleServer bool
 }
 
 func (o *storeOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.dataDir, "data-dir", "treeline-data", "directory of the store, the seed and the fence")
 	f.StringVar(&o.db, "db", "", "the store, sqlite:PATH or postgres://… (default sqlite:DATA-DIR/treeline.db)")
 	f.StringVar(&o.seedFile, "seed-file", "", "file of the seed that all keys are derived from (default DATA-DIR/seed)")
-	f.StringVar(&o.fence, "fence", "", "directory of the fence, best on another disk (default DATA-DIR/fence)")
-}
-
-// postgres reports whether the store is a PostgreSQL database; db is its URL then.
-func (o storeOptions) postgres() bool {
-	return strings.HasPrefix(o.db, "postgres://") || strings.HasPrefix(o.db, "postgresql://")
+	f.StringVar(&o.fence, "fence", "",
+		"the fence: a directory, best on another disk, s3://BUCKET/PREFIX, or postgres://… of another cluster (default DATA-DIR/fence)")
+	f.BoolVar(&o.singleServer, "single-server", false, "only this one server uses the database, so the fence may be a directory")
 }
 
 // dbPath returns the file of a SQLite store.
@@ -50,7 +54,7 @@ func (o storeOptions) dbPath() (string, error) {
 // openWriter opens the store for the only server, or one of the servers, that write to it. The options are for PostgreSQL, but for
 // the logger.
 func (o storeOptions) openWriter(ctx context.Context, pg postgres.Options) (log.Store, error) {
-	if o.postgres() {
+	if o.onPostgres() {
 		pg.URL = o.db
 		return opened(postgres.Open(ctx, pg))
 	}
@@ -79,7 +83,7 @@ func opened[S log.Store](store S, err error) (log.Store, error) {
 
 // openReader opens the store for reading, next to servers that may write to it.
 func (o storeOptions) openReader(ctx context.Context) (log.Store, error) {
-	if o.postgres() {
+	if o.onPostgres() {
 		return opened(postgres.OpenReadOnly(ctx, postgres.Options{URL: o.db, Unhurried: true}))
 	}
 	path, err := o.dbPath()
@@ -100,6 +104,70 @@ func (o storeOptions) seedPath() string {
 	return filepath.Join(o.dataDir, "seed")
 }
 
+// A fence is a checkpoint.Fence of any kind, opened.
+type fence interface {
+	checkpoint.Fence
+	io.Closer
+}
+
+// openFence opens the fence that --fence names. A directory, an object and a table are made if they aren't there; a bucket and a
+// database are not.
+func (o storeOptions) openFence(ctx context.Context) (fence, error) {
+	kind, _, isURL := strings.Cut(o.fence, "://")
+	switch {
+	case !isURL:
+		if err := o.mayKeepDirectory(); err != nil {
+			return nil, err
+		}
+		return checkpoint.OpenFileFence(o.fencePath())
+	case kind == "s3":
+		return s3fence.Open(ctx, o.fence)
+	case kind == "postgres" || kind == "postgresql":
+		var system string
+		if o.onPostgres() {
+			var err error
+			if system, err = pgfence.SystemIdentifier(ctx, o.db); err != nil {
+				return nil, fmt.Errorf("--db: %w", err)
+			}
+		}
+		return pgfence.Open(ctx, o.fence, system)
+	}
+	return nil, fmt.Errorf("--fence %s://…: want a directory, s3://BUCKET/PREFIX or postgres://USER@HOST/DATABASE", kind)
+}
+
+// readFence opens the fence that is there already. It returns nil if there is none in the directory that is the default.
+func (o storeOptions) readFence(ctx context.Context) (fence, error) {
+	if !strings.Contains(o.fence, "://") {
+		if err := o.mayKeepDirectory(); err != nil {
+			return nil, err
+		}
+		if _, err := os.Stat(o.fencePath()); errors.Is(err, os.ErrNotExist) {
+			if o.fence != "" {
+				return nil, fmt.Errorf("there is no fence at %s", o.fence)
+			}
+			return nil, nil
+		}
+	}
+	return o.openFence(ctx)
+}
+
+// mayKeepDirectory refuses a directory as the fence of a database that other servers may use: each would have a fence of its own,
+// and none would know what the others have signed.
+func (o storeOptions) mayKeepDirectory() error {
+	if !o.onPostgres() || o.singleServer {
+		return nil
+	}
+	return withHint(errors.New("the store is in PostgreSQL, which several servers may use, so they must share a fence outside of it"),
+		"give --fence s3://BUCKET/PREFIX, or --fence postgres://USER@HOST/DATABASE in another cluster, or, if this is the only server "+
+			"there will be, --single-server")
+}
+
+// onPostgres reports whether the store is in a PostgreSQL database.
+func (o storeOptions) onPostgres() bool {
+	return strings.HasPrefix(o.db, "postgres://") || strings.HasPrefix(o.db, "postgresql://")
+}
+
+// fencePath returns the path of a fence that is a directory.
 func (o storeOptions) fencePath() string {
 	if o.fence != "" {
 		return o.fence
