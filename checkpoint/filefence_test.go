@@ -41,7 +41,8 @@ func TestFileFenceFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	// SHA-256 of the origin.
-	if data, err := os.ReadFile(filepath.Join(dir, "8f0d302bcdc467d3232b7366b73d21b3c0717df9c84f2f72b2f06634acf3eab8")); err != nil || !bytes.Equal(data, note) {
+	const name = "8f0d302bcdc467d3232b7366b73d21b3c0717df9c84f2f72b2f06634acf3eab8"
+	if data, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(data, note) {
 		t.Errorf("the file has %q, %v", data, err)
 	}
 	for path, mode := range map[string]fs.FileMode{dir: fs.ModeDir | 0o700, f.path(testOrigin): 0o600} {

@@ -85,7 +85,7 @@ func connect(rawURL string) (*Fence, error) {
 		return nil, errors.New("want a URL like s3://BUCKET/PREFIX?endpoint=https://s3.example.com&region=REGION")
 	}
 	if u.User != nil {
-		return nil, errors.New("credentials don't belong in the URL; give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
+		return nil, errors.New("credentials don't belong in the URL; put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the environment")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -103,8 +103,8 @@ func connect(rawURL string) (*Fence, error) {
 	endpoint, secure := "s3.amazonaws.com", true
 	if text := query.Get("endpoint"); text != "" {
 		e, err := url.Parse(text)
-		if err != nil || e.Scheme != "https" && e.Scheme != "http" || e.Host == "" || strings.Trim(e.Path, "/") != "" || e.User != nil ||
-			e.RawQuery != "" {
+		if err != nil || e.Scheme != "https" && e.Scheme != "http" || e.Host == "" || e.User != nil ||
+			strings.Trim(e.Path, "/") != "" || e.RawQuery != "" {
 			return nil, errors.New("the endpoint in the URL is not of the form https://HOST or http://HOST")
 		}
 		endpoint, secure = e.Host, e.Scheme == "https"
@@ -283,7 +283,7 @@ func (f *Fence) Drop(ctx context.Context, origin string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := f.read.RemoveObject(ctx, f.bucket, f.prefix+checkpoint.FenceName(origin), minio.RemoveObjectOptions{})
-	if err != nil && minio.ToErrorResponse(err).Code != minio.NoSuchKey {
+	if err != nil && !absent(err) {
 		return fmt.Errorf("dropping fence of %s in %s: %w", origin, f, err)
 	}
 	return nil
@@ -294,7 +294,7 @@ func (f *Fence) get(ctx context.Context, name string) (content []byte, etag stri
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	body, info, _, err := f.read.GetObject(ctx, f.bucket, f.prefix+name, minio.GetObjectOptions{})
-	if minio.ToErrorResponse(err).Code == minio.NoSuchKey {
+	if absent(err) {
 		return nil, "", nil
 	}
 	if err != nil {
@@ -330,9 +330,16 @@ func ifMatch(etag string) (opt minio.PutObjectOptions) {
 	return opt
 }
 
+// absent reports whether the server says that there is no such object. The client library takes any answer 404 for that, also
+// one of a proxy that can't find the server, but only what S3 itself answers is in XML.
+func absent(err error) bool {
+	r := minio.ToErrorResponse(err)
+	return r.Code == minio.NoSuchKey && r.XMLName.Local == "Error"
+}
+
 // refused reports whether a write was refused, and nothing changed, because its condition doesn't hold (412), the object to be
 // replaced is gone (404), or another write is under way (409).
 func refused(err error) bool {
-	r := minio.ToErrorResponse(err)
-	return r.StatusCode == http.StatusPreconditionFailed || r.StatusCode == http.StatusConflict || r.Code == minio.NoSuchKey
+	code := minio.ToErrorResponse(err).StatusCode
+	return code == http.StatusPreconditionFailed || code == http.StatusConflict || absent(err)
 }

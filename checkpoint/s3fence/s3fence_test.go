@@ -3,6 +3,7 @@ package s3fence_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -180,7 +181,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{"s3://", "want a URL like s3://BUCKET"},
 		{"https://" + secret + "/x", "want a URL like s3://BUCKET"},
 		{"s3://bucket/%zz" + secret, "want a URL like s3://BUCKET"},
-		{"s3://key:" + secret + "@bucket/x", "AWS_SECRET_ACCESS_KEY in the environment"},
+		{"s3://key:" + secret + "@bucket/x", "AWS_SECRET_ACCESS_KEY into the environment"},
 		{"s3://bucket/x?secret_key=" + secret, `parameter "secret_key"`},
 		{"s3://bucket/x?endpoint=key:" + secret + "@host", "the endpoint in the URL"},
 		{"s3://bucket/x?endpoint=http://key:" + secret + "@host", "the endpoint in the URL"},
@@ -203,7 +204,7 @@ func TestWrongCredentials(t *testing.T) {
 	url := s.URL("x")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
 	_, err := s3fence.Open(t.Context(), url)
-	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "s3://fences/x: The request signature") {
+	if err == nil || !strings.Contains(err.Error(), "s3://fences/x: The request signature") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("Open = %v", err)
 	}
 
@@ -225,6 +226,39 @@ func TestWrongCredentials(t *testing.T) {
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/")
 	if _, err := s3fence.Open(t.Context(), url); err == nil || !strings.Contains(err.Error(), "there are no credentials") {
 		t.Errorf("Open = %v", err)
+	}
+}
+
+// A page that says "not found" because somebody on the way can't find the server is no empty fence.
+func TestNotFoundByOthersIsAnError(t *testing.T) {
+	s := s3test.Start(t)
+	lost := false
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: s.Addr()})
+		r.Out.Host = r.In.Host // which is signed
+	}}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if lost {
+			http.NotFound(w, r)
+		} else {
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	defer front.Close()
+	f := open(t, s3test.URL(front.Listener.Addr().String(), "lost"))
+	lost = true
+	if got, err := f.Load(t.Context(), fencetest.Origin); err == nil {
+		t.Errorf("Load = %q", got)
+	}
+	if got, err := f.Origins(t.Context()); err == nil {
+		t.Errorf("Origins = %q", got)
+	}
+	if err := f.Drop(t.Context(), fencetest.Origin); err == nil {
+		t.Error("dropped by a server that isn't there")
+	}
+	note := fencetest.Note(t, fencetest.Origin, 1, "honest")
+	if err := f.Swap(t.Context(), fencetest.Origin, nil, note); err == nil || errors.Is(err, checkpoint.ErrFenceMoved) {
+		t.Errorf("Swap = %v", err)
 	}
 }
 

@@ -53,7 +53,7 @@ func TestFenceOfEachKindKeepsAStoreFromBeingSetBack(t *testing.T) {
 				if err != nil || got != code || !strings.Contains(out, text) {
 					t.Errorf("treeline %q: exit code %d, %v, want %d and %q in:\n%s", args, got, err, code, text, out)
 				}
-				if strings.Contains(out, "correct%20horse") || strings.Contains(out, pgtest.Password) || strings.Contains(out, s3test.SecretKey) {
+				if strings.Contains(out, "horse") { // which is in both servers' passwords
 					t.Errorf("treeline %q shows a password:\n%s", args, out)
 				}
 			}
@@ -108,8 +108,9 @@ func TestAFenceOfADatabase(t *testing.T) {
 		if err != nil {
 			printError(&text, err)
 		}
-		if !strings.Contains(text.String(), want) || strings.Contains(text.String(), "hunter2") || strings.Contains(text.String(), "horse") {
-			t.Errorf("%+v: got %s, want %q", o, &text, want)
+		got := text.String()
+		if !strings.Contains(got, want) || strings.Contains(got, "hunter2") || strings.Contains(got, "horse") {
+			t.Errorf("%+v: got %s, want %q", o, got, want)
 		}
 		if _, err := o.readFence(t.Context()); err == nil {
 			t.Errorf("%+v: opened for reading", o)
@@ -144,7 +145,7 @@ func TestAFenceThatCantBeOpenedIsOneLineWithoutItsPassword(t *testing.T) {
 		{"file:///hunter2", "--fence file://…: want a directory, s3://BUCKET/PREFIX or postgres://USER@HOST/DATABASE"},
 		{"s3://u:hunter2@bucket/x", "opening fence: credentials don't belong in the URL"},
 		{"s3://bucket/x?endpoint=http://127.0.0.1:1", "opening fence at s3://bucket/x: "},
-		{"postgres://u:hunter2@127.0.0.1:1/x", "opening fence at postgres://127.0.0.1:1/x: dial tcp 127.0.0.1:1: connect: connection refused"},
+		{"postgres://u:hunter2@127.0.0.1:1/x", "opening fence at postgres://127.0.0.1:1/x: dial tcp 127.0.0.1:1: connect: "},
 		{"postgres://u:12/hunter2@127.0.0.1/x", "opening fence: want a URL like postgres://"},
 		{"postgres://u:hunter2%zz@h/x", "opening fence: want a URL like postgres://"},
 	} {
