@@ -44,6 +44,9 @@
 // [Publisher.Resume] completes. A store that is behind its fence is never the
 // trace of a crash. The publisher then returns a [Refusal] and stops.
 //
+// [FileFence] is the fence of one server. Servers that share a database share one of
+// the packages s3fence or pgfence below. What all of them promise is in fencetest.
+//
 // This package may import merkle, and nothing else of this module: what it signs
 // is checked by its own code.
 package checkpoint

@@ -44,6 +44,7 @@ func Run(t *testing.T, newPlace func(t *testing.T) Place) {
 		{"of all that swap one note, one wins", testConcurrently},
 		{"nothing is changed for a caller who is gone", testCanceled},
 		{"a publisher goes on after restarts", testPublisher},
+		{"a publisher catches up a fence that was set back", testSetBack},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.fn(t, newPlace(t)) })
 	}
@@ -342,4 +343,28 @@ func testPublisher(t *testing.T, p Place) {
 	if src.released != 18 || src.records != 10 {
 		t.Errorf("released %d with %d checkpoints, want 18 with 10", src.released, src.records)
 	}
+}
+
+func testSetBack(t *testing.T, p Place) {
+	src := newSource(t, p.Open(t))
+	publisher := src.publisher(p.Open(t))
+	if err := publisher.Birth(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := src.note
+	for range 2 {
+		src.grow(2)
+		if _, err := publisher.Publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Put(t, Origin, first)
+	src.grow(2)
+	if _, err := publisher.Publish(t.Context()); !errors.Is(err, checkpoint.ErrFenceMoved) {
+		t.Errorf("Publish = %v, want %v", err, checkpoint.ErrFenceMoved)
+	}
+	if c, err := publisher.Publish(t.Context()); err != nil || c.Size != 6 || src.released != 6 {
+		t.Errorf("Publish = %v, %v, released %d, want 6", c, err, src.released)
+	}
+	mustHold(t, p.Open(t), Origin, src.note)
 }

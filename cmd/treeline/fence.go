@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/sqlite"
 )
 
@@ -63,13 +65,19 @@ func (o storeOptions) mustReadFence(ctx context.Context) (fence, error) {
 	return fence, err
 }
 
-// openAlone opens the store for writing, though nothing is written: no server may run meanwhile. It returns its logs, too.
-func (o storeOptions) openAlone(ctx context.Context) (*sqlite.Store, []log.Info, error) {
-	path, err := o.dbPath()
-	if err != nil {
-		return nil, nil, err
+// openAlone opens the store for writing, though nothing is written: no server may run meanwhile, which a SQLite store makes sure
+// of. It returns its logs, too.
+func (o storeOptions) openAlone(ctx context.Context, logger *slog.Logger) (log.Store, []log.Info, error) {
+	if !o.onPostgres() {
+		path, err := o.dbPath()
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, err := os.Stat(path); err != nil {
+			return nil, nil, err // opening it would make one
+		}
 	}
-	store, err := sqlite.Open(ctx, path)
+	store, err := o.openWriter(ctx, postgres.Options{Logger: logger, Unhurried: true})
 	if errors.Is(err, sqlite.ErrLocked) {
 		return nil, nil, withHint(err, "stop the server first")
 	}
@@ -110,19 +118,15 @@ func dropFence(ctx context.Context, w io.Writer, o storeOptions, origin string) 
 		return err
 	}
 	defer fence.Close()
-	path, err := o.dbPath()
-	if err != nil {
+	store, infos, err := o.openAlone(ctx, slog.New(slog.DiscardHandler))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		store, infos, err := o.openAlone(ctx)
-		if err != nil {
-			return err
-		}
+	if store != nil {
 		defer store.Close()
-		if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
-			return fmt.Errorf("the store at %s has the log %s: its fence can't be dropped while it is there", path, origin)
-		}
+	}
+	if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
+		return fmt.Errorf("the store has the log %s: its fence can't be dropped while it is there", origin)
 	}
 	if err := fence.Drop(ctx, origin); err != nil {
 		return err
@@ -132,14 +136,7 @@ func dropFence(ctx context.Context, w io.Writer, o storeOptions, origin string) 
 }
 
 func acceptFence(ctx context.Context, w io.Writer, o storeOptions, name string) error {
-	path, err := o.dbPath()
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err != nil {
-		return err // opening it would make one
-	}
-	store, infos, err := o.openAlone(ctx)
+	store, infos, err := o.openAlone(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -156,7 +153,7 @@ func acceptFence(ctx context.Context, w io.Writer, o storeOptions, name string) 
 	return acceptLog(ctx, w, o, store, fence, infos[i])
 }
 
-func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store *sqlite.Store, fence checkpoint.Fence, info log.Info) error {
+func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store log.Store, fence checkpoint.Fence, info log.Info) error {
 	keys, err := fsckOptions{storeOptions: o}.pinnedKeys()
 	if err != nil {
 		return err

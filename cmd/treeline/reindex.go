@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 
@@ -30,14 +31,10 @@ is just removed, a server builds the rest by itself.`,
 }
 
 func reindex(ctx context.Context, o storeOptions, names []string, stdout, stderr io.Writer) error {
-	path, err := o.dbPath()
-	if err != nil {
-		return err
+	store, infos, err := o.openAlone(ctx, slog.New(slog.NewTextHandler(stderr, nil)))
+	if errors.Is(err, os.ErrNotExist) {
+		return withHint(fmt.Errorf("there is no store: %w", err), "name it with --data-dir or --db")
 	}
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) { // opening it would make one
-		return withHint(fmt.Errorf("there is no store at %s", path), "name it with --data-dir or --db")
-	}
-	store, infos, err := o.openAlone(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,9 +43,6 @@ func reindex(ctx context.Context, o storeOptions, names []string, stdout, stderr
 		if !slices.ContainsFunc(infos, func(i log.Info) bool { return i.Name == name }) {
 			return fmt.Errorf("the store has no log %q", name)
 		}
-	}
-	if aside := store.DamagedIndex(); aside != "" {
-		fmt.Fprintf(stderr, "the search index couldn't be used and was put aside as %s\n", aside)
 	}
 	for _, info := range infos {
 		if len(names) > 0 && !slices.Contains(names, info.Name) {

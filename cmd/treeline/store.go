@@ -64,8 +64,7 @@ func (o storeOptions) openWriter(ctx context.Context, pg postgres.Options) (log.
 	}
 	store, err := sqlite.Open(ctx, path)
 	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, fmt.Errorf("%s is in use by another treeline serve; one server writes to a store at a time: stop that one, or "+
-			"give this one its own --data-dir", path)
+		return nil, fmt.Errorf("%w; one server writes to a store at a time: stop that one, or give this one its own --data-dir", err)
 	}
 	if err == nil && store.DamagedIndex() != "" {
 		pg.Logger.Warn("the search index couldn't be used; it was put aside and is built anew", "aside", store.DamagedIndex())
