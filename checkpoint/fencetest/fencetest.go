@@ -171,18 +171,18 @@ func testForeign(t *testing.T, p Place) {
 func testOrigins(t *testing.T, p Place) {
 	f := p.Open(t)
 	var want []string
-	for _, i := range []int{3, 1, 20, 0, 7} {
+	notes := make(map[string][]byte)
+	for _, i := range []uint64{3, 1, 20, 0, 7} {
 		origin := fmt.Sprintf("logs.example.com/logs/tenant-%d", i)
-		mustSwap(t, f, origin, nil, Note(t, origin, uint64(i), "honest"))
+		notes[origin] = Note(t, origin, i, "honest")
+		mustSwap(t, f, origin, nil, notes[origin])
 		want = append(want, origin)
 	}
 	slices.Sort(want)
 	mustList(t, f, want...)
 	mustList(t, p.Open(t), want...)
 	for _, origin := range want {
-		var i uint64
-		fmt.Sscanf(origin, "logs.example.com/logs/tenant-%d", &i)
-		mustHold(t, f, origin, Note(t, origin, i, "honest"))
+		mustHold(t, f, origin, notes[origin])
 	}
 	mustHold(t, f, "logs.example.com/logs/tenant-2", nil)
 }
@@ -240,7 +240,7 @@ func testNoOrigins(t *testing.T, p Place) {
 		if err := f.Swap(t.Context(), origin, nil, msg); err == nil {
 			t.Errorf("%q: took the note of %s", origin, Origin)
 		}
-		f.Drop(t.Context(), origin)
+		_ = f.Drop(t.Context(), origin) // an error, or nothing to drop
 	}
 	mustHold(t, f, Origin, msg)
 	mustList(t, f, Origin)

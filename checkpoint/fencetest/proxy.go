@@ -12,6 +12,7 @@ import (
 // A Fault is what a [Proxy] does to one request.
 type Fault int
 
+// The faults.
 const (
 	LoseRequest Fault = iota // the server never gets it, and the connection ends
 	LoseAnswer               // the server does what it was asked to, and the connection ends instead of its answer

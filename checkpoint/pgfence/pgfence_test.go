@@ -118,11 +118,13 @@ func (s server) Start(t *testing.T) {
 }
 
 func TestFenceBehindANetwork(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	fencetest.RunRemote(t, func(t *testing.T) fencetest.Server { return server{pgtest.Start(t)} })
 }
 
 // What sets the store back must not take the fence along.
 func TestTheStoresClusterIsRefused(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	store, fence := pgtest.Start(t), pgtest.Start(t)
 	system, err := pgfence.SystemIdentifier(t.Context(), store.URL("postgres"))
 	if err != nil || system == "" {
@@ -140,6 +142,7 @@ func TestTheStoresClusterIsRefused(t *testing.T) {
 }
 
 func TestAServerThatLosesCommitsIsRefused(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	s := pgtest.Start(t)
 	for _, setting := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
 		open(t, s.URL("postgres"), "")
@@ -223,6 +226,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 
 // A statement that hangs in the server, here behind a lock that somebody holds, ends in time and changes nothing.
 func TestALockedRowIsAnErrorInTime(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	url := pgtest.Database(t)
 	f := open(t, url, "")
 	note := fencetest.Note(t, fencetest.Origin, 1, "honest")

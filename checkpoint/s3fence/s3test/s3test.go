@@ -110,7 +110,7 @@ func (s *Server) Run(t testing.TB) {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // killed
 		}
 		close(s.ended)
 	}()
@@ -135,7 +135,7 @@ func (s *Server) Run(t testing.TB) {
 
 // Kill ends the server at once.
 func (s *Server) Kill() {
-	s.process.Kill()
+	_ = s.process.Kill() // it may have ended
 	<-s.ended
 }
 
