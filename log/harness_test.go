@@ -30,10 +30,12 @@ var testSeed = checkpoint.Seed{7}
 // onPostgres is set while the tests run on PostgreSQL.
 var onPostgres bool
 
-// onlySQLite matches the tests that do something to a SQLite file.
+// onlySQLite matches the tests that do something to a SQLite file, or are about a store that has one server.
 const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndSeedBelongToTheStore|TestTamperingWithTheUnsignedTail|" +
 	"TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
-	"TestADamagedLogFailsNobodyElse|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey)$"
+	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
+	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|" +
+	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey)$"
 
 // TestMain runs all tests on the embedded store, and then again on PostgreSQL.
 func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }

@@ -138,20 +138,32 @@ func (x *indexer) run(ctx context.Context, id ID, from Indexed, size uint64) (In
 	}
 	var drop []index.Meta
 	if at.Size%mergedEvents == 0 {
-		stored, err := x.load(ctx, id, (at.Size-mergedEvents)/index.Width, from.Size/index.Width)
+		merged, dropped, err := x.merge(ctx, id, from, at, add)
 		if err != nil {
+			// Segments that somebody else has merged meanwhile are missing, too.
+			if now, _ := x.store.Indexed(ctx, id); errors.Is(err, index.ErrDamaged) && now != from {
+				err = ErrHeadMoved
+			}
 			return from, err
 		}
-		for _, s := range stored {
-			drop = append(drop, s.Meta)
-		}
-		merged, err := index.Merge(append(stored, add...))
-		if err != nil {
-			return from, err
-		}
+		drop = dropped
 		add = []*index.Segment{merged}
 	}
 	return at, x.store.WriteIndex(ctx, id, from, at, drop, add)
+}
+
+// merge merges the segments that were just made with those that are stored before them, and returns which those are.
+func (x *indexer) merge(ctx context.Context, id ID, from, at Indexed, add []*index.Segment) (*index.Segment, []index.Meta, error) {
+	stored, err := x.load(ctx, id, (at.Size-mergedEvents)/index.Width, from.Size/index.Width)
+	if err != nil {
+		return nil, nil, err
+	}
+	var drop []index.Meta
+	for _, s := range stored {
+		drop = append(drop, s.Meta)
+	}
+	merged, err := index.Merge(append(stored, add...))
+	return merged, drop, err
 }
 
 // load returns the stored segments [from, to) of level 0.

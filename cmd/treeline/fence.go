@@ -79,7 +79,7 @@ func (o storeOptions) openAlone(ctx context.Context, logger *slog.Logger) (log.S
 	}
 	store, err := o.openWriter(ctx, postgres.Options{Logger: logger, Unhurried: true})
 	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, nil, withHint(err, "stop the server first")
+		return nil, nil, withHint(sqlite.ErrLocked, "stop the server first")
 	}
 	if err != nil {
 		return nil, nil, err

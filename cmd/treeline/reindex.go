@@ -33,7 +33,8 @@ is just removed, a server builds the rest by itself.`,
 func reindex(ctx context.Context, o storeOptions, names []string, stdout, stderr io.Writer) error {
 	store, infos, err := o.openAlone(ctx, slog.New(slog.NewTextHandler(stderr, nil)))
 	if errors.Is(err, os.ErrNotExist) {
-		return withHint(fmt.Errorf("there is no store: %w", err), "name it with --data-dir or --db")
+		path, _ := o.dbPath()
+		return withHint(fmt.Errorf("there is no store at %s", path), "name it with --data-dir or --db")
 	}
 	if err != nil {
 		return err

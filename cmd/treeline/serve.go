@@ -164,7 +164,8 @@ func (o serveOptions) startWhenPossible(ctx context.Context, prefix string, logg
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
 		r, err := o.start(ctx, prefix, logger)
 		var network net.Error
-		if !errors.Is(err, postgres.ErrUnreachable) && !errors.As(err, &network) || ctx.Err() != nil {
+		passing := errors.Is(err, postgres.ErrUnreachable) || errors.As(err, &network)
+		if !passing || !o.onPostgres() || ctx.Err() != nil {
 			return r, err
 		}
 		logger.Error("not ready: the store or the fence isn't there; trying again", "error", err)

@@ -64,13 +64,23 @@ func (o storeOptions) openWriter(ctx context.Context, pg postgres.Options) (log.
 	}
 	store, err := sqlite.Open(ctx, path)
 	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, fmt.Errorf("%w; one server writes to a store at a time: stop that one, or give this one its own --data-dir", err)
+		return nil, &inUseError{path}
 	}
 	if err == nil && store.DamagedIndex() != "" {
 		pg.Logger.Warn("the search index couldn't be used; it was put aside and is built anew", "aside", store.DamagedIndex())
 	}
 	return opened(store, err)
 }
+
+// inUseError is sqlite.ErrLocked for people.
+type inUseError struct{ path string }
+
+func (e *inUseError) Error() string {
+	return e.path + " is in use by another treeline serve; one server writes to a store at a time: stop that one, or give this one " +
+		"its own --data-dir"
+}
+
+func (e *inUseError) Unwrap() error { return sqlite.ErrLocked }
 
 // opened returns a store, or nil and not a pointer that is.
 func opened[S log.Store](store S, err error) (log.Store, error) {
@@ -118,9 +128,9 @@ func (o storeOptions) openFence(ctx context.Context) (fence, error) {
 		if err := o.mayKeepDirectory(); err != nil {
 			return nil, err
 		}
-		return checkpoint.OpenFileFence(o.fencePath())
+		return openedFence(checkpoint.OpenFileFence(o.fencePath()))
 	case kind == "s3":
-		return s3fence.Open(ctx, o.fence)
+		return openedFence(s3fence.Open(ctx, o.fence))
 	case kind == "postgres" || kind == "postgresql":
 		var system string
 		if o.onPostgres() {
@@ -129,9 +139,17 @@ func (o storeOptions) openFence(ctx context.Context) (fence, error) {
 				return nil, fmt.Errorf("--db: %w", err)
 			}
 		}
-		return pgfence.Open(ctx, o.fence, system)
+		return openedFence(pgfence.Open(ctx, o.fence, system))
 	}
 	return nil, fmt.Errorf("--fence %s://…: want a directory, s3://BUCKET/PREFIX or postgres://USER@HOST/DATABASE", kind)
+}
+
+// openedFence returns a fence, or nil and not a pointer that is.
+func openedFence[F fence](f F, err error) (fence, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // readFence opens the fence that is there already. It returns nil if there is none in the directory that is the default.

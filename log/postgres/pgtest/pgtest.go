@@ -84,6 +84,9 @@ func Both(m *testing.M, postgres *bool, skip string) {
 		}
 		flag.Set("test.skip", skip)
 		flag.Set("test.bench", "")
+		if flag.Lookup("rapid.checks") != nil {
+			flag.Set("rapid.checks", "15") // of laws that have held on the embedded store, by round trips
+		}
 		code = m.Run()
 	}
 	if shared.server != nil {
