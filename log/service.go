@@ -77,7 +77,8 @@ func CheckName(name string) error {
 
 // Open opens all logs of a store: it checks that the seed derives their keys and that the fence knows the same logs, and
 // resumes signing. A log whose store contradicts its fence is opened but stopped, and can be read; a fence of a log that
-// the store doesn't have is an error, since then nobody would miss it.
+// the store doesn't have is an error, since then nobody would miss it, and so is a store that was moved (ErrMoved) or isn't
+// whole yet (ErrCopying).
 func Open(ctx context.Context, c Config) (*Service, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -94,6 +95,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	infos, err := c.Store.Logs(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the list of logs: %w", err)
+	}
+	if err := checkServed(ctx, c.Store); err != nil {
+		return nil, err
 	}
 	if err := checkFence(origins, infos); err != nil {
 		return nil, err
@@ -274,6 +278,9 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 			return nil, fmt.Errorf("log %q: %w", name, ErrExists)
 		}
 	} else if err != nil {
+		return nil, err
+	}
+	if err := checkServed(ctx, s.store); err != nil { // the log may have come by a copy that began after this service
 		return nil, err
 	}
 	l, err := s.openLog(ctx, info)

@@ -91,6 +91,9 @@ func (s *Service) learnSizes(ctx context.Context) error {
 	if !unknown {
 		return nil
 	}
+	if err := checkServed(ctx, s.store); err != nil { // they came by a copy
+		return err
+	}
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	infos, err := s.store.Logs(ctx)

@@ -44,6 +44,7 @@ type Head struct {
 	ReceivedAt int64         // of the newest entry, µs since 1970 UTC; 0 for an empty log
 	Last       merkle.Hash   // leaf hash of the newest entry; the genesis hash for an empty log
 	Edge       []merkle.Hash // the compact range [0, Size), as merkle.Range.Hashes gives it
+	Frozen     bool          // nothing may be appended any more
 }
 
 // Root returns the RFC 6962 root of the head's tree.
@@ -137,6 +138,8 @@ type Reader interface {
 	Nodes(ctx context.Context, log ID, level int, from, to uint64) ([]merkle.Hash, error)
 	// Find returns the index of the event with the id, or ErrNotFound.
 	Find(ctx context.Context, log ID, id string) (uint64, error)
+	// IDs calls fn with every id of a log and its index, in the byte order of the ids.
+	IDs(ctx context.Context, log ID, fn func(id string, index uint64) error) error
 	// Payloads calls fn with the contents that are there in [from, to), in order of index.
 	Payloads(ctx context.Context, log ID, from, to uint64, fn func(index uint64, p Payload) error) error
 	// PayloadsAt calls fn with the contents that are there at indices, which are ascending, in order.
@@ -148,6 +151,10 @@ type Reader interface {
 	// Counts counts the rows of a log, wherever its head stands.
 	Counts(ctx context.Context, log ID) (Counts, error)
 	IndexReader
+	// Labels returns all texts that are kept, by their names.
+	Labels(ctx context.Context) (map[string]string, error)
+	// Keys returns all API keys in the order of their creation.
+	Keys(ctx context.Context) ([]Key, error)
 }
 
 // Signed is a recorded checkpoint.
@@ -170,6 +177,8 @@ type Store interface {
 	Begin(ctx context.Context, logs []ID) (Tx, error)
 	// CreateLog adds an empty log and sets its ID; ErrExists if name or origin was ever used.
 	CreateLog(ctx context.Context, info *Info) error
+	// Freeze ends a log: from its return on, every Tx.Head of it says so. It can't be undone.
+	Freeze(ctx context.Context, log ID) error
 	// Record adds a checkpoint if it is larger than the newest one. The same size is accepted, and changes
 	// nothing, if the note is the same; otherwise ErrExists. It is durable on return.
 	Record(ctx context.Context, log ID, s Signed) error
@@ -179,9 +188,19 @@ type Store interface {
 	CreateKey(ctx context.Context, k Key) error
 	// Key returns the API key with the public id, or ErrNotFound.
 	Key(ctx context.Context, id string) (Key, error)
-	// Keys returns all API keys in the order of their creation.
-	Keys(ctx context.Context) ([]Key, error)
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
 	Close() error
+}
+
+// Importer is a Store that can take over the logs of another one, with the numbers that they have there. Entries come by
+// Tx.Append, as all entries do.
+type Importer interface {
+	Store
+	// Import adds empty logs, keys and labels, all or none. It is ErrExists if any of them is there.
+	Import(ctx context.Context, logs []Info, keys []Key, labels map[string]string) error
+	// RecordAll adds checkpoints, larger than all there are and ascending, as Record does each.
+	RecordAll(ctx context.Context, log ID, all []Signed) error
+	// RenameLabel gives the text under one name another name; ErrNotFound if there is none.
+	RenameLabel(ctx context.Context, from, to string) error
 }

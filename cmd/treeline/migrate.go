@@ -14,7 +14,7 @@ import (
 
 func newMigrateCmd() *cobra.Command {
 	var db string
-	group := newGroupCmd("migrate", "Bring a database's schema to this version",
+	group := newGroupCmd("migrate", "Bring a database's schema to this version, or a store into a database",
 		&cobra.Command{
 			Use:   "up",
 			Short: "Take the steps that a PostgreSQL database hasn't taken yet",
@@ -37,6 +37,7 @@ user who may make tables. A SQLite store is brought up by serve itself.`,
 	for _, cmd := range group.Commands() {
 		cmd.Flags().StringVar(&db, "db", "", "the database, postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
+	group.AddCommand(newMigrateCopyCmd())
 	return group
 }
 

@@ -84,7 +84,7 @@ type Store struct {
 	address string // for messages
 }
 
-var _ log.Store = (*Store)(nil)
+var _ log.Importer = (*Store)(nil)
 
 // Open opens the store in a database that has the schema which this program works with, see Migrate.
 func Open(ctx context.Context, o Options) (*Store, error) {
@@ -199,6 +199,9 @@ func (s *Store) SystemIdentifier(ctx context.Context) (string, error) {
 	err := s.read.GetContext(ctx, &id, sqlSystemIdentifier)
 	return id, describe(err)
 }
+
+// Address returns where the database is, for messages: it has no password.
+func (s *Store) Address() string { return s.address }
 
 // connect returns what makes connections, and the address for messages, which has no password.
 func connect(url string, patience time.Duration) (*pq.Connector, string, error) {

@@ -59,7 +59,7 @@ func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
 func (s *Store) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	var h log.Head
 	var last, edge []byte
-	err := s.read.QueryRowContext(ctx, sqlHead, id).Scan(&h.Size, &h.ReceivedAt, &last, &edge)
+	err := s.read.QueryRowContext(ctx, sqlHead, id).Scan(&h.Size, &h.ReceivedAt, &last, &edge, &h.Frozen)
 	if err != nil {
 		return h, orNotFound(err)
 	}
@@ -202,6 +202,25 @@ func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64
 	return index, orNotFound(err)
 }
 
+// IDs calls fn with every id of a log.
+func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uint64) error) error {
+	for after, more := "", true; more; {
+		more = false
+		err := each(ctx, s.read, sqlIDs, func(rows *sqlx.Rows) error {
+			var index uint64
+			if err := rows.Scan(&after, &index); err != nil {
+				return err
+			}
+			more = true
+			return fn(after, index)
+		}, id, after)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Payloads calls fn with the contents in [from, to).
 func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
 	if from >= to {
@@ -288,6 +307,18 @@ func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
 		return err
 	})
 	return keys, err
+}
+
+// Labels returns all labels.
+func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
+	labels := make(map[string]string)
+	err := each(ctx, s.read, sqlLabels, func(rows *sqlx.Rows) error {
+		var name, value string
+		err := rows.Scan(&name, &value)
+		labels[name] = value
+		return err
+	})
+	return labels, err
 }
 
 func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {

@@ -4,7 +4,7 @@ package postgres
 const (
 	// In the order of the numbers, so that two transactions never wait for each other.
 	sqlLockHeads = `
-		SELECT log, size, received_at, last, edge, class, part FROM heads
+		SELECT log, size, received_at, last, edge, frozen, class, part FROM heads
 		WHERE log = ANY($1) ORDER BY log FOR UPDATE`
 	sqlMoveHeads = `
 		UPDATE heads SET size = b.size, received_at = b.received_at, last = b.last, edge = b.edge, part = b.part
@@ -34,7 +34,7 @@ const (
 // Statements of readers.
 const (
 	sqlHead = `
-		SELECT size, received_at, last, edge FROM heads WHERE log = $1`
+		SELECT size, received_at, last, edge, frozen FROM heads WHERE log = $1`
 	sqlSizes = `
 		SELECT log, size FROM heads`
 	// A run may begin before the range: from is looked for in the last run that begins at or before it.
@@ -72,6 +72,10 @@ const (
 		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
 	sqlKey = `
 		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = $1`
+	sqlIDs = `
+		SELECT id, idx FROM ids WHERE log = $1 AND id > $2 ORDER BY id LIMIT 10000`
+	sqlLabels = `
+		SELECT name, value FROM labels`
 	sqlKeys = `
 		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
 	sqlLabel = `
@@ -116,18 +120,32 @@ const (
 		INSERT INTO logs (id, name, origin, public, created_at)
 		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4 FROM logs
 		RETURNING id`
+	sqlImportLog = `
+		INSERT INTO logs (id, name, origin, public, created_at) VALUES ($1, $2, $3, $4, $5)`
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES ($1, $2, $3)`
 	sqlInsertHead = `
-		INSERT INTO heads (log, size, received_at, last, edge, class, part) VALUES ($1, 0, 0, $2, '', $3, 0)`
+		INSERT INTO heads (log, size, received_at, last, edge, frozen, class, part) VALUES ($1, 0, 0, $2, '', FALSE, $3, 0)`
+	// Waits for appends under way; those that begin later see it.
+	sqlFreeze = `
+		UPDATE heads SET frozen = TRUE WHERE log = $1`
 	sqlInsertSigned = `
 		INSERT INTO signed (log, size) VALUES ($1, -1)`
 	sqlMoveSigned = `
 		UPDATE signed SET size = $2 WHERE log = $1 AND size < $2`
+	sqlMoveSignedOver = `
+		UPDATE signed SET size = $3 WHERE log = $1 AND size < $2`
 	sqlInsertCheckpoint = `
 		INSERT INTO checkpoints (log, size, note) VALUES ($1, $2, $3)`
+	sqlInsertCheckpoints = `
+		INSERT INTO checkpoints (log, size, note)
+		SELECT $1, * FROM unnest($2::BIGINT[], $3::BYTEA[])`
 	sqlInsertKey = `
 		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`
 	sqlInsertLabel = `
 		INSERT INTO labels (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+	sqlImportLabel = `
+		INSERT INTO labels (name, value) VALUES ($1, $2)`
+	sqlRenameLabel = `
+		UPDATE labels SET name = $2 WHERE name = $1`
 )

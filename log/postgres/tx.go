@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
@@ -63,7 +64,7 @@ func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) 
 		var id log.ID
 		var h head
 		var last, edge []byte
-		if err := rows.Scan(&id, &h.Size, &h.ReceivedAt, &last, &edge, &h.class, &h.part); err != nil {
+		if err := rows.Scan(&id, &h.Size, &h.ReceivedAt, &last, &edge, &h.Frozen, &h.class, &h.part); err != nil {
 			return nil, describe(err)
 		}
 		if err := unpackHead(&h.Head, last, edge); err != nil {
@@ -301,6 +302,18 @@ func (s *Store) createLog(ctx context.Context, info *log.Info) error {
 	if err != nil {
 		return describe(err)
 	}
+	if err := insertEmpty(ctx, t, id, info); err != nil {
+		return err
+	}
+	if err := t.Commit(); err != nil {
+		return describe(err)
+	}
+	info.ID = id
+	return nil
+}
+
+// insertEmpty adds what an empty log has besides its row in logs.
+func insertEmpty(ctx context.Context, t *sqlx.Tx, id log.ID, info *log.Info) error {
 	for i, vkey := range info.VKeys {
 		if _, err := t.ExecContext(ctx, sqlInsertVKey, id, i, vkey); err != nil {
 			return describe(err)
@@ -310,13 +323,25 @@ func (s *Store) createLog(ctx context.Context, info *log.Info) error {
 	if _, err := t.ExecContext(ctx, sqlInsertHead, id, genesis[:], class); err != nil {
 		return describe(err)
 	}
-	if _, err := t.ExecContext(ctx, sqlInsertSigned, id); err != nil {
+	_, err := t.ExecContext(ctx, sqlInsertSigned, id)
+	return describe(err)
+}
+
+// Freeze ends a log.
+func (s *Store) Freeze(ctx context.Context, id log.ID) error {
+	return changeOne(s.write.ExecContext(ctx, sqlFreeze, id))
+}
+
+// changeOne returns ErrNotFound if a statement changed no row.
+func changeOne(res sql.Result, err error) error {
+	if err != nil {
 		return describe(err)
 	}
-	if err := t.Commit(); err != nil {
-		return describe(err)
+	if n, err := res.RowsAffected(); err != nil {
+		return err
+	} else if n != 1 {
+		return log.ErrNotFound
 	}
-	info.ID = id
 	return nil
 }
 

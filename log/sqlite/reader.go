@@ -26,7 +26,7 @@ func damaged(format string, args ...any) error {
 func scanHead(row *sqlx.Row) (log.Head, error) {
 	var h log.Head
 	var last, edge []byte
-	if err := row.Scan(&h.Size, &h.ReceivedAt, &last, &edge); err != nil {
+	if err := row.Scan(&h.Size, &h.ReceivedAt, &last, &edge, &h.Frozen); err != nil {
 		return h, orNotFound(err)
 	}
 	if len(last) != merkle.HashSize || len(edge)%merkle.HashSize != 0 {
@@ -175,6 +175,18 @@ func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64
 	return index, orNotFound(err)
 }
 
+// IDs calls fn with every id of a log.
+func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uint64) error) error {
+	return each(ctx, s.read, sqlIDs, func(rows *sqlx.Rows) error {
+		var event string
+		var index uint64
+		if err := rows.Scan(&event, &index); err != nil {
+			return err
+		}
+		return fn(event, index)
+	}, id)
+}
+
 // Payloads calls fn with the contents in [from, to).
 func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
 	rows, err := s.stmts.rPayloads.QueryxContext(ctx, id, from, to)
@@ -253,6 +265,20 @@ func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
 		return err
 	})
 	return keys, err
+}
+
+// Labels returns all labels.
+func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
+	labels := make(map[string]string)
+	err := each(ctx, s.read, sqlLabels, func(rows *sqlx.Rows) error {
+		var name, value string
+		if err := rows.Scan(&name, &value); err != nil {
+			return err
+		}
+		labels[name] = value
+		return nil
+	})
+	return labels, err
 }
 
 func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {

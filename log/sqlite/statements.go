@@ -10,7 +10,7 @@ import (
 // Statements of the append path, prepared once for the one writing connection.
 const (
 	sqlHead = `
-		SELECT size, received_at, last, edge FROM heads WHERE log = ?`
+		SELECT size, received_at, last, edge, frozen FROM heads WHERE log = ?`
 	sqlMoveHead = `
 		UPDATE heads SET size = ?, received_at = ?, last = ?, edge = ? WHERE log = ? AND size = ?`
 	sqlInsertEntries = `
@@ -61,6 +61,10 @@ const (
 		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
 	sqlKey = `
 		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = ?`
+	sqlIDs = `
+		SELECT id, idx FROM ids WHERE log = ? ORDER BY id`
+	sqlLabels = `
+		SELECT name, value FROM labels`
 	sqlKeys = `
 		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
 )
@@ -74,7 +78,9 @@ const (
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES (?, ?, ?)`
 	sqlInsertHead = `
-		INSERT INTO heads (log, size, received_at, last, edge) VALUES (?, 0, 0, ?, x'')`
+		INSERT INTO heads (log, size, received_at, last, edge, frozen) VALUES (?, 0, 0, ?, x'', 0)`
+	sqlFreeze = `
+		UPDATE heads SET frozen = 1 WHERE log = ?`
 	sqlInsertCheckpoint = `
 		INSERT INTO checkpoints (log, size, note) VALUES (?, ?, ?)`
 	sqlInsertKey = `

@@ -160,6 +160,20 @@ func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
 	return nil
 }
 
+// Freeze ends a log.
+func (s *Store) Freeze(ctx context.Context, id log.ID) error {
+	res, err := s.write.ExecContext(ctx, sqlFreeze, id)
+	if err != nil {
+		return describe(err)
+	}
+	if n, err := res.RowsAffected(); err != nil {
+		return err
+	} else if n != 1 {
+		return log.ErrNotFound
+	}
+	return nil
+}
+
 // Record adds a checkpoint.
 func (s *Store) Record(ctx context.Context, id log.ID, c log.Signed) error {
 	t, err := s.write.BeginTxx(ctx, nil)

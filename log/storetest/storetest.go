@@ -44,6 +44,8 @@ func Run(t *testing.T, o Opener) {
 		{"an index is moved as a whole or not at all", testWriteIndex},
 		{"blocks are those that may hold keys in the ranges", testBlocks},
 		{"an index is dropped without the others", testDropIndex},
+		{"a frozen log says so to everybody who would append", testFreeze},
+		{"what is imported keeps its number", testImport},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.fn(t, o) })
 	}
@@ -272,6 +274,18 @@ func testIDs(t *testing.T, o Opener) {
 	tx.Rollback()
 	if _, err := s.Find(t.Context(), one.ID, "absent"); !errors.Is(err, log.ErrNotFound) {
 		t.Errorf("find absent: got %v, want ErrNotFound", err)
+	}
+	appendTo(t, s, one.ID, 6) // from 5 on: id-10 is before id-2
+	var all []string
+	err = s.IDs(t.Context(), one.ID, func(id string, index uint64) error {
+		if id != number(index) {
+			t.Errorf("id %s has the index %d", id, index)
+		}
+		all = append(all, id)
+		return nil
+	})
+	if err != nil || len(all) != 11 || !slices.IsSorted(all) {
+		t.Errorf("ids: got %q, %v, want 11 in their order", all, err)
 	}
 }
 
@@ -503,6 +517,9 @@ func testLabel(t *testing.T, o Opener) {
 	if got, err := s.Label(t.Context(), "name", "third"); err != nil || got != "first" {
 		t.Errorf("label after a restart: got %q, %v, want first", got, err)
 	}
+	if got, err := s.Labels(t.Context()); err != nil || !maps.Equal(got, map[string]string{"name": "first"}) {
+		t.Errorf("labels: got %v, %v", got, err)
+	}
 }
 
 func testKeys(t *testing.T, o Opener) {
@@ -525,5 +542,117 @@ func testKeys(t *testing.T, o Opener) {
 	}
 	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{writer, admin}) {
 		t.Errorf("keys: got %+v, %v", keys, err)
+	}
+}
+
+func testFreeze(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	appendTo(t, s, one.ID, 3)
+	before, err := s.Head(t.Context(), one.ID)
+	if err != nil || before.Frozen {
+		t.Fatalf("head: got %+v, %v", before, err)
+	}
+	for range 2 {
+		if err := s.Freeze(t.Context(), one.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Freeze(t.Context(), two.ID+99); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("freezing no log: got %v, want ErrNotFound", err)
+	}
+	s = o.Reopen(t, s)
+	tx, err := s.Begin(t.Context(), []log.ID{one.ID, two.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	for id, want := range map[log.ID]bool{one.ID: true, two.ID: false} {
+		locked, err := tx.Head(id)
+		read, readErr := s.Head(t.Context(), id)
+		if err != nil || readErr != nil || locked.Frozen != want || read.Frozen != want {
+			t.Errorf("log %d is frozen: %t locked, %t read (%v, %v), want %t", id, locked.Frozen, read.Frozen, err, readErr, want)
+		}
+	}
+	if head, err := s.Head(t.Context(), one.ID); err != nil || !sameHead(head, before) {
+		t.Errorf("freezing changed the head to %+v, %v", head, err)
+	}
+}
+
+func testImport(t *testing.T, o Opener) {
+	s, ok := o.Open(t).(log.Importer)
+	if !ok {
+		return
+	}
+	info := func(id log.ID, name string) log.Info {
+		return log.Info{
+			ID: id, Name: name, Origin: "storetest.example/logs/" + name, Public: true, CreatedAt: 17, VKeys: []string{"a", "b"},
+		}
+	}
+	logs := []log.Info{info(1, "one"), info(7, "seven")}
+	key, _ := log.NewKey(log.RoleReader, 7, "a name", 3)
+	err := s.Import(t.Context(), logs, []log.Key{key}, map[string]string{"label": "text"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"number": s.Import(t.Context(), []log.Info{info(2, "two"), info(7, "other")}, nil, nil),
+		"name":   s.Import(t.Context(), []log.Info{info(2, "two"), info(3, "one")}, nil, nil),
+		"key":    s.Import(t.Context(), []log.Info{info(2, "two")}, []log.Key{key}, nil),
+		"label":  s.Import(t.Context(), []log.Info{info(2, "two")}, nil, map[string]string{"label": "other"}),
+	} {
+		if !errors.Is(err, log.ErrExists) {
+			t.Errorf("a %s that is taken: got %v, want ErrExists", what, err)
+		}
+	}
+	same := func(a, b log.Info) bool {
+		return a.ID == b.ID && a.Name == b.Name && a.Origin == b.Origin && a.Public == b.Public && a.CreatedAt == b.CreatedAt &&
+			slices.Equal(a.VKeys, b.VKeys)
+	}
+	if got, err := s.Logs(t.Context()); err != nil || !slices.EqualFunc(got, logs, same) {
+		t.Errorf("logs: got %+v, %v, want %+v", got, err, logs)
+	}
+	if got, err := s.Keys(t.Context()); err != nil || !slices.Equal(got, []log.Key{key}) {
+		t.Errorf("keys: got %+v, %v", got, err)
+	}
+	appendTo(t, s, 7, 5)
+	if l := CreateLog(t, s, "next"); l.ID != 8 {
+		t.Errorf("the log made next has the number %d, want 8", l.ID)
+	}
+
+	note := func(sizes ...uint64) (all []log.Signed) {
+		for _, size := range sizes {
+			all = append(all, log.Signed{Size: size, Note: fmt.Append(nil, size)})
+		}
+		return all
+	}
+	for _, c := range []struct {
+		all []log.Signed
+		err error
+	}{{nil, nil}, {note(0, 2), nil}, {note(2, 3), log.ErrExists}, {note(1), log.ErrExists}, {note(4), nil}} {
+		if err := s.RecordAll(t.Context(), 7, c.all); !errors.Is(err, c.err) {
+			t.Errorf("recording %v: got %v, want %v", c.all, err, c.err)
+		}
+	}
+	if err := s.Record(t.Context(), 7, note(3)[0]); !errors.Is(err, log.ErrExists) {
+		t.Errorf("a checkpoint below those that were recorded: got %v, want ErrExists", err)
+	}
+	var sizes []uint64
+	err = s.Checkpoints(t.Context(), 7, func(c log.Signed) error {
+		sizes = append(sizes, c.Size)
+		return nil
+	})
+	if err != nil || !slices.Equal(sizes, []uint64{0, 2, 4}) {
+		t.Errorf("checkpoints: got %v, %v, want 0, 2, 4", sizes, err)
+	}
+
+	if err := s.RenameLabel(t.Context(), "label", "renamed"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RenameLabel(t.Context(), "label", "again"); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("renaming no label: got %v, want ErrNotFound", err)
+	}
+	if got, err := s.Labels(t.Context()); err != nil || !maps.Equal(got, map[string]string{"renamed": "text"}) {
+		t.Errorf("labels: got %v, %v", got, err)
 	}
 }

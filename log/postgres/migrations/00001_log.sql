@@ -28,6 +28,7 @@ CREATE TABLE heads (
     received_at BIGINT           NOT NULL,
     last        BYTEA            NOT NULL, -- leaf hash of the newest entry
     edge        BYTEA            NOT NULL, -- the compact range [0, size): 32 bytes a hash
+    frozen      BOOLEAN          NOT NULL, -- nothing may be appended any more
     class       TEXT COLLATE "C" NOT NULL, -- retention class of new contents
     part        INTEGER          NOT NULL  -- where the newest content is; 0 for an empty log
 ) WITH (fillfactor = 40);

@@ -1,0 +1,551 @@
+package log
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// A copy moves all logs of a store to another one. At no instant can both be served:
+//
+//  1. The target gets the source's logs, empty, its keys and labels, and the label "copying", in one transaction. From here on
+//     it is refused by whoever would serve it.
+//  2. Entries, contents, ids and tree nodes are appended in batches, re-hashed on the way; then checkpoints are recorded.
+//  3. Both sides are read again and compared.
+//  4. The source gets the label "moved". From here on it is refused.
+//  5. The target's label "copying" becomes "copied". From here on it can be served.
+//
+// After a crash the same copy is begun again: what is there is checked, and it goes on from there. The labels begin with the
+// number of the copy, so that a source that is marked belongs to one target only.
+const (
+	labelMoved   = "moved"
+	labelCopying = "copying"
+	labelCopied  = "copied"
+)
+
+// Errors of opening a store for a server.
+var (
+	// ErrMoved means that the store's logs go on in another one.
+	ErrMoved = errors.New("this store was moved")
+	// ErrCopying means that the store isn't whole yet.
+	ErrCopying = errors.New("a copy into this database isn't complete; run the same command again to resume")
+)
+
+// checkServed returns an error if a store isn't to be served.
+func checkServed(ctx context.Context, store Reader) error {
+	labels, err := store.Labels(ctx)
+	if err != nil {
+		return fmt.Errorf("reading labels: %w", err)
+	}
+	if moved, ok := labels[labelMoved]; ok {
+		_, to, _ := strings.Cut(moved, " ")
+		return fmt.Errorf("%w %s: serve that one; this one can be read, as by fsck, and nothing else", ErrMoved, to)
+	}
+	if copying, ok := labels[labelCopying]; ok {
+		_, from, _ := strings.Cut(copying, " ")
+		return fmt.Errorf("%w (%s)", ErrCopying, from)
+	}
+	return nil
+}
+
+// CopyOptions say how a copy is made. Source and Target are required.
+type CopyOptions struct {
+	Source, Target string // what people call them: no secrets
+	// Progress, if not nil, is told how many more events have been copied or compared, from several goroutines. Each is counted
+	// twice.
+	Progress func(n int)
+}
+
+// CopyReport is what a copy has done.
+type CopyReport struct {
+	Logs   int
+	Events uint64 // that are in the target now
+	Copied uint64 // of them by this call
+	Before bool   // everything was done before
+}
+
+// Copy copies everything that a store holds to another one, checks it there, and marks the source as moved. Nobody else may
+// write to either; the source is to be held exclusively.
+func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r CopyReport, err error) {
+	c := &copier{from: from, to: to, opt: opt}
+	logs, id, err := c.prepare(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Logs, r.Before = len(logs), id == ""
+	for _, l := range logs {
+		if !r.Before {
+			if err := c.copyLog(ctx, l); err != nil {
+				return r, fmt.Errorf("log %s: %w", l.Name, err)
+			}
+		}
+		head, err := to.Head(ctx, l.ID)
+		if err != nil {
+			return r, err
+		}
+		r.Events += head.Size
+	}
+	if r.Before {
+		return r, nil
+	}
+	r.Copied = c.copied
+	text := fmt.Sprintf("%s to %s on %s", id, opt.Target, time.Now().UTC().Format(time.RFC3339))
+	if _, err := from.Label(ctx, labelMoved, text); err != nil {
+		return r, fmt.Errorf("marking the source as moved: %w", err)
+	}
+	if err := to.RenameLabel(ctx, labelCopying, labelCopied); err != nil {
+		return r, fmt.Errorf("marking the target as complete: %w", err)
+	}
+	return r, nil
+}
+
+type copier struct {
+	from   Store
+	to     Importer
+	opt    CopyOptions
+	copied uint64
+}
+
+func (c *copier) progress(n int) {
+	if c.opt.Progress != nil {
+		c.opt.Progress(n)
+	}
+}
+
+// inventory is what a store holds besides the content of logs.
+type inventory struct {
+	logs   []Info
+	keys   []Key
+	labels map[string]string
+}
+
+func takeInventory(ctx context.Context, store Reader) (i inventory, err error) {
+	if i.logs, err = store.Logs(ctx); err != nil {
+		return i, fmt.Errorf("reading the list of logs: %w", err)
+	}
+	if i.keys, err = store.Keys(ctx); err != nil {
+		return i, fmt.Errorf("reading the list of keys: %w", err)
+	}
+	if i.labels, err = store.Labels(ctx); err != nil {
+		return i, fmt.Errorf("reading labels: %w", err)
+	}
+	return i, nil
+}
+
+// prepare brings logs, keys and labels to the target, and returns the logs to copy and the copy's number; "" if the copy was
+// completed before. A target that holds anything that isn't the source's is refused.
+func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
+	source, err := takeInventory(ctx, c.from)
+	if err != nil {
+		return nil, "", fmt.Errorf("the source: %w", err)
+	}
+	target, err := takeInventory(ctx, c.to)
+	if err != nil {
+		return nil, "", fmt.Errorf("the target: %w", err)
+	}
+	movedID, moved, isMoved := strings.Cut(source.labels[labelMoved], " ")
+	copyingID, _, isCopying := strings.Cut(target.labels[labelCopying], " ")
+	copiedID, _, isCopied := strings.Cut(target.labels[labelCopied], " ")
+	delete(source.labels, labelMoved)
+	delete(target.labels, labelCopying)
+	switch {
+	case isMoved && isCopied && movedID == copiedID:
+		return source.logs, "", nil
+	case isMoved && movedID != copyingID:
+		return nil, "", fmt.Errorf("%w %s, which isn't this target", ErrMoved, moved)
+	case len(source.logs) == 0:
+		return nil, "", errors.New("the source has no logs")
+	case !isCopying && len(target.logs)+len(target.keys)+len(target.labels) > 0:
+		return nil, "", errors.New("the target is in use already: it has logs, keys or labels; give an empty database")
+	}
+	id := copyingID
+	missing := inventory{labels: make(map[string]string)}
+	if !isCopying {
+		var random [8]byte
+		rand.Read(random[:])
+		id = hex.EncodeToString(random[:])
+		missing.labels[labelCopying] = fmt.Sprintf("%s from %s, begun %s", id, c.opt.Source, time.Now().UTC().Format(time.RFC3339))
+	}
+	if err := target.within(source, &missing); err != nil {
+		return nil, "", err
+	}
+	if len(missing.logs)+len(missing.keys)+len(missing.labels) > 0 {
+		if err := c.to.Import(ctx, missing.logs, missing.keys, missing.labels); err != nil {
+			return nil, "", fmt.Errorf("adding logs to the target: %w", err)
+		}
+	}
+	return source.logs, id, nil
+}
+
+// within returns an error if i holds anything that isn't in all, and adds to missing what i lacks.
+func (i inventory) within(all inventory, missing *inventory) error {
+	logs := make(map[ID]Info)
+	for _, l := range i.logs {
+		logs[l.ID] = l
+	}
+	for _, l := range all.logs {
+		have, ok := logs[l.ID]
+		if !ok {
+			missing.logs = append(missing.logs, l)
+		} else if !sameInfo(have, l) {
+			return fmt.Errorf("the target's log %s isn't the source's log %s", have.Name, l.Name)
+		}
+		delete(logs, l.ID)
+	}
+	for _, l := range logs {
+		return fmt.Errorf("the target has a log %s, which isn't the source's", l.Name)
+	}
+	for _, k := range all.keys {
+		if !slices.Contains(i.keys, k) {
+			missing.keys = append(missing.keys, k)
+		}
+	}
+	for _, k := range i.keys {
+		if !slices.Contains(all.keys, k) {
+			return fmt.Errorf("the target has an API key %s, which isn't the source's", k.ID)
+		}
+	}
+	for name, value := range all.labels {
+		if _, ok := i.labels[name]; !ok {
+			missing.labels[name] = value
+		}
+	}
+	for name, value := range i.labels {
+		if want, ok := all.labels[name]; !ok || want != value {
+			return fmt.Errorf("the target has a label %s, which isn't the source's", name)
+		}
+	}
+	return nil
+}
+
+func sameInfo(a, b Info) bool {
+	return a.ID == b.ID && a.Name == b.Name && a.Origin == b.Origin && a.Public == b.Public && a.CreatedAt == b.CreatedAt &&
+		slices.Equal(a.VKeys, b.VKeys)
+}
+
+// copyLog copies what the target lacks of a log, and checks all of it.
+func (c *copier) copyLog(ctx context.Context, info Info) error {
+	if err := sound(ctx, c.from, info, "source"); err != nil {
+		return err
+	}
+	head, err := c.from.Head(ctx, info.ID)
+	if err != nil {
+		return err
+	}
+	at, err := c.to.Head(ctx, info.ID)
+	if err != nil {
+		return err
+	}
+	if err := c.checkPrefix(ctx, info, at, head.Size); err != nil {
+		return err
+	}
+	c.progress(int(at.Size))
+	if err := c.copyEvents(ctx, info, at, head.Size); err != nil {
+		return err
+	}
+	if err := c.copyCheckpoints(ctx, info.ID); err != nil {
+		return err
+	}
+	if head.Frozen {
+		if err := c.to.Freeze(ctx, info.ID); err != nil {
+			return fmt.Errorf("freezing it in the target: %w", err)
+		}
+	}
+	if err := sound(ctx, c.to, info, "target"); err != nil {
+		return err
+	}
+	return c.compare(ctx, info.ID)
+}
+
+// sound checks a log as Fsck does, but for the contents, which are checked when they are copied.
+func sound(ctx context.Context, store Reader, info Info, side string) error {
+	r, err := Fsck(ctx, store, info, FsckOptions{SkipContents: true})
+	if err != nil {
+		return fmt.Errorf("checking the %s: %w", side, err)
+	}
+	if len(r.Problems) > 0 {
+		p := r.Problems[0]
+		return fmt.Errorf("the %s at entry %d: %s: %w", side, p.Index, p.What, ErrDamaged)
+	}
+	return nil
+}
+
+// checkPrefix checks that the target's head is one that the source had at that size.
+func (c *copier) checkPrefix(ctx context.Context, info Info, at Head, size uint64) error {
+	differs := fmt.Errorf("the target has %d entries that aren't the first of the source's %d", at.Size, size)
+	if at.Size > size {
+		return differs
+	}
+	have, err := at.Root()
+	if err != nil {
+		return fmt.Errorf("the target's head: %v: %w", err, ErrDamaged)
+	}
+	want, err := merkle.RangeFromTiles(ctx, at.Size, tiles{c.from, info.ID})
+	if err != nil {
+		return fmt.Errorf("the source: %w", err)
+	}
+	if have != want.Root() {
+		return differs
+	}
+	return nil
+}
+
+// What is copied in one transaction.
+const (
+	copyEvents      = 8192
+	copyBytes       = maxBatchBytes
+	copyCheckpoints = 10_000
+)
+
+// copyEvents appends the source's events up to size to the target, which stands at a head. One batch is read while the one
+// before it is written.
+func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64) error {
+	g, ctx := errgroup.WithContext(ctx)
+	batches := make(chan *Batch)
+	g.Go(func() error {
+		defer close(batches)
+		edge, err := merkle.ResumeRange(at.Size, at.Edge)
+		if err != nil {
+			return err
+		}
+		for at.Size < size {
+			b, err := c.read(ctx, info.ID, at, edge, min(at.Size+copyEvents, size))
+			if err != nil {
+				return fmt.Errorf("reading the source: %w", err)
+			}
+			select {
+			case batches <- b:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			at = b.Head
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for b := range batches {
+			if err := c.write(ctx, b); err != nil {
+				return fmt.Errorf("writing entries from %d on to the target: %w", b.From, err)
+			}
+			c.copied += uint64(len(b.Rows))
+			c.progress(len(b.Rows))
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// read returns the batch that brings a log from a head towards size, with everything in it checked: the chain, the times, and
+// each content against its entry. The tree's edge goes along.
+func (c *copier) read(ctx context.Context, id ID, at Head, edge *merkle.Range, size uint64) (*Batch, error) {
+	b := &Batch{Log: id, From: at.Size, Head: at}
+	bytes := 0
+	err := c.from.Payloads(ctx, id, at.Size, size, func(index uint64, p Payload) error {
+		if want := at.Size + uint64(len(b.Rows)); index != want {
+			return fmt.Errorf("entry %d: its content is missing: %w", want, ErrDamaged)
+		}
+		b.Rows = append(b.Rows, Row{Payload: Payload{Seed: slices.Clone(p.Seed), Data: slices.Clone(p.Data)}})
+		if bytes += len(p.Data); bytes > copyBytes {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	if next := at.Size + uint64(len(b.Rows)); err == nil && next != size {
+		return nil, fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
+	}
+	digests := make([][32]byte, 0, len(b.Rows))
+	err = c.from.Entries(ctx, id, at.Size, at.Size+uint64(len(b.Rows)), func(entry []byte) error {
+		e, err := storedEntry(b.Head.Size, entry)
+		if err != nil {
+			return err
+		}
+		if e.Previous != b.Head.Last || e.ReceivedAt < b.Head.ReceivedAt {
+			return fmt.Errorf("entry %d doesn't follow the one before it: %w", b.Head.Size, ErrDamaged)
+		}
+		digests = append(digests, e.Digest)
+		b.Entries = append(b.Entries, entry...)
+		b.Head.Last, b.Head.ReceivedAt = merkle.LeafHash(entry), e.ReceivedAt
+		b.Head.Size++
+		edge.Append(b.Head.Last, b.complete)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.Head.Edge = edge.Hashes()
+	return b, b.fillIDs(digests)
+}
+
+// complete notes a subtree that became complete.
+func (b *Batch) complete(level uint, index uint64, h merkle.Hash) {
+	if level > 0 && level%8 == 0 {
+		b.Nodes = append(b.Nodes, Node{Level: int(level / 8), Index: index, Hash: h})
+	}
+}
+
+// fillIDs checks a batch's contents against the digests in their entries, and takes their ids out of them.
+func (b *Batch) fillIDs(digests [][32]byte) error {
+	var g errgroup.Group
+	run := len(b.Rows)/runtime.GOMAXPROCS(0) + 1
+	for first := 0; first < len(b.Rows); first += run {
+		g.Go(func() error {
+			for i := first; i < min(first+run, len(b.Rows)); i++ {
+				event, err := checkContent(b.Rows[i].Payload, digests[i])
+				if err != nil {
+					return fmt.Errorf("entry %d: %w", b.From+uint64(i), err)
+				}
+				b.Rows[i].ID = event.ID()
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// write appends a batch to the target.
+func (c *copier) write(ctx context.Context, b *Batch) error {
+	tx, err := c.to.Begin(ctx, []ID{b.Log})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := tx.Append([]*Batch{b}); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// copyCheckpoints records the source's checkpoints that the target lacks.
+func (c *copier) copyCheckpoints(ctx context.Context, id ID) error {
+	newest, err := c.to.Checkpoint(ctx, id, merkle.MaxSize)
+	none := errors.Is(err, ErrNotFound)
+	if err != nil && !none {
+		return err
+	}
+	var all []Signed
+	record := func() error {
+		if len(all) == 0 {
+			return nil
+		}
+		err := c.to.RecordAll(ctx, id, all)
+		all = all[:0]
+		return err
+	}
+	err = c.from.Checkpoints(ctx, id, func(s Signed) error {
+		if !none && s.Size <= newest.Size {
+			return nil
+		}
+		all = append(all, Signed{s.Size, bytes.Clone(s.Note)})
+		if len(all) < copyCheckpoints {
+			return nil
+		}
+		return record()
+	})
+	if err == nil {
+		err = record()
+	}
+	if err != nil {
+		return fmt.Errorf("copying checkpoints: %w", err)
+	}
+	return nil
+}
+
+// compare reads all of a log on both sides, and compares it byte for byte, by hashes.
+func (c *copier) compare(ctx context.Context, id ID) error {
+	var source, target map[string]string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		source, err = fingerprints(gctx, c.from, id, nil)
+		return err
+	})
+	g.Go(func() (err error) {
+		target, err = fingerprints(gctx, c.to, id, c.progress)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("comparing: %w", err)
+	}
+	for _, what := range slices.Sorted(maps.Keys(source)) {
+		if source[what] != target[what] {
+			return fmt.Errorf("the target's %s aren't the source's: %w", what, ErrDamaged)
+		}
+	}
+	return nil
+}
+
+// fingerprints returns hashes of all that a store has of a log, by what it is.
+func fingerprints(ctx context.Context, store Reader, id ID, progress func(n int)) (map[string]string, error) {
+	head, err := store.Head(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]hash.Hash{
+		"entries": sha256.New(), "contents": sha256.New(), "ids": sha256.New(), "checkpoints": sha256.New(),
+	}
+	err = store.Entries(ctx, id, 0, head.Size, func(b []byte) error {
+		sums["entries"].Write(b)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	contents := sums["contents"]
+	err = store.Payloads(ctx, id, 0, head.Size, func(index uint64, p Payload) error {
+		addFields(contents, index, p.Seed, p.Data)
+		if progress != nil && index%1024 == 0 {
+			progress(int(min(1024, head.Size-index)))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = store.IDs(ctx, id, func(event string, index uint64) error {
+		addFields(sums["ids"], index, []byte(event))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = store.Checkpoints(ctx, id, func(s Signed) error {
+		addFields(sums["checkpoints"], s.Size, s.Note)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	prints := map[string]string{
+		"heads": fmt.Sprintf("%d %d %v %v %t", head.Size, head.ReceivedAt, head.Last, head.Edge, head.Frozen),
+	}
+	for what, sum := range sums {
+		prints[what] = hex.EncodeToString(sum.Sum(nil))
+	}
+	return prints, nil
+}
+
+// addFields adds a row to a hash, so that no other row adds the same bytes.
+func addFields(h hash.Hash, number uint64, fields ...[]byte) {
+	h.Write(binary.BigEndian.AppendUint64(nil, number))
+	for _, f := range fields {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(f))))
+		h.Write(f)
+	}
+}
