@@ -29,6 +29,7 @@ type logView struct {
 	Public    bool     `json:"public"`
 	CreatedAt string   `json:"created_at"`
 	Sizes     sizes    `json:"sizes"`
+	Frozen    bool     `json:"frozen,omitempty"`
 	Stopped   string   `json:"stopped,omitempty"`
 }
 
@@ -36,7 +37,7 @@ func viewLog(l *log.Log) logView {
 	id := checkpoint.LogID(l.VKeys[0])
 	v := logView{
 		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public,
-		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), Sizes: sizesOf(l),
+		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), Sizes: sizesOf(l), Frozen: l.Frozen(),
 	}
 	if err := l.Stopped(); err != nil {
 		v.Stopped = err.Error()

@@ -110,6 +110,9 @@ func asProblem(err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store failed; nothing was stored, send it again later")
 	case errors.Is(err, log.ErrNotReady):
 		return newProblem(http.StatusServiceUnavailable, "log_not_ready", "%v; send it again later", err)
+	case errors.Is(err, log.ErrFrozen):
+		return newProblem(http.StatusConflict, "frozen",
+			"the log has ended; nothing was stored. Events go to the log that follows it, reads go on")
 	case errors.Is(err, log.ErrStopped):
 		return newProblem(http.StatusServiceUnavailable, "log_stopped",
 			"the log is stopped, since its store contradicts what was signed; reads go on, an operator has to look at it")

@@ -38,6 +38,9 @@ func (l *Log) Stopped() error {
 	return err
 }
 
+// Frozen reports whether the log has ended: nothing is appended to it any more, reads go on.
+func (l *Log) Frozen() bool { return l.progress.frozen.Load() }
+
 // Signed returns the newest signed checkpoint.
 func (l *Log) Signed() (checkpoint.Checkpoint, []byte) {
 	_, c, note, _ := l.progress.get()
@@ -52,6 +55,8 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
 	}
 	switch _, _, note, stopped := l.progress.get(); {
+	case l.Frozen():
+		return nil, ErrFrozen
 	case stopped != nil:
 		return nil, fmt.Errorf("%w: %w", ErrStopped, stopped)
 	case note == nil:

@@ -108,7 +108,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		unsigned += s.Size - s.Signed
 		lag, _ := l.progress.unindexed()
 		unindexed += lag
-		if l.Stopped() != nil {
+		if l.Stopped() != nil && !l.Frozen() {
 			stopped++
 		}
 		if len(logs) <= maxLogSeries {

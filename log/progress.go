@@ -38,7 +38,8 @@ type Sizes struct {
 
 // progress is how far a log has come, with a way to wait for more.
 type progress struct {
-	doubt atomic.Bool // a commit's outcome is unknown: the log may be larger than sizes say
+	doubt  atomic.Bool // a commit's outcome is unknown: the log may be larger than sizes say
+	frozen atomic.Bool // the log has ended
 
 	mu      sync.Mutex
 	sizes   Sizes

@@ -54,6 +54,8 @@ var (
 	ErrUnavailable = errors.New("the store failed")
 	// ErrNotReady means that the log could not be checked against its fence yet, which is tried again and again.
 	ErrNotReady = errors.New("the log isn't ready yet")
+	// ErrFrozen means that the log has ended.
+	ErrFrozen = errors.New("the log is frozen")
 	// ErrStopped means that the log is stopped since its store contradicts what was signed.
 	ErrStopped = errors.New("the log is stopped")
 )
@@ -338,7 +340,7 @@ func (s *sequencer) close() {
 type extension struct {
 	log      *Log
 	requests []*request
-	tail     *tail
+	tail     *tail // nil: the log is frozen
 	batch    Batch
 	events   []*Event       // of batch.Rows
 	rows     map[string]int // id → its row in the batch
@@ -393,6 +395,9 @@ func (l *lane) sequence(batch []*request) (int, error) {
 func (l *lane) committed(batch []*request, extensions []*extension) int {
 	n := 0
 	for _, x := range extensions {
+		if x.tail == nil {
+			continue // frozen
+		}
 		n += len(x.batch.Rows)
 		x.tail.head = x.batch.Head
 		x.log.progress.sequenced(x.batch.Head)
@@ -448,7 +453,7 @@ func (l *lane) commit(extensions []*extension) error {
 	}
 	defer tx.Rollback()
 	for _, x := range extensions {
-		if x.tail, err = l.loadTail(ctx, tx, x.log); err != nil {
+		if x.tail, err = l.loadTail(ctx, tx, x.log); err != nil && !errors.Is(err, ErrFrozen) {
 			return fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
 		}
 	}
@@ -507,6 +512,10 @@ func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
 	if err != nil {
 		return nil, err
 	}
+	if head.Frozen {
+		log.progress.frozen.Store(true)
+		return nil, ErrFrozen
+	}
 	if t := l.tails[log.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
 		return t, nil
 	}
@@ -525,6 +534,12 @@ func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
 // compute computes what the batch appends to one log, and sets the outcome of each of its requests. The tail's edge is
 // ahead of its head from here on until the commit; an error drops both.
 func (x *extension) compute(tx Tx, found map[EventKey]uint64, now int64) error {
+	if x.tail == nil {
+		for _, r := range x.requests {
+			r.err = ErrFrozen
+		}
+		return nil
+	}
 	head := x.tail.head
 	x.batch = Batch{Log: x.log.ID, From: head.Size, Head: head}
 	if lag := time.Duration(head.ReceivedAt-now) * time.Microsecond; lag > maxClockLag {

@@ -160,6 +160,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	if err == nil {
 		l.progress.sequenced(head)
 		l.progress.assumeIndexed()
+		l.progress.frozen.Store(head.Frozen)
 		if err = l.resume(ctx); err == nil {
 			_, err = checkHead(ctx, s.store, info, head)
 		}
@@ -235,9 +236,13 @@ func (s *Service) fail(l *Log, err error) {
 	s.logger.Warn("signing failed, will be tried again", "log", l.Name, "error", err)
 }
 
-// stop stops a log for good, loudly.
+// stop stops a log for good, loudly unless it is frozen, as an operator does with a log that can't go on.
 func (l *Log) stop(reason error) {
 	l.progress.stop(reason)
+	if l.Frozen() {
+		l.service.logger.Warn("a frozen log contradicts what was signed; it can be read", "log", l.Name, "error", reason)
+		return
+	}
 	l.service.logger.Error("LOG STOPPED: its store contradicts itself or what was signed; nothing is signed or appended until "+
 		"this is resolved, reads go on", "log", l.Name, "error", reason)
 }
@@ -351,6 +356,9 @@ func (s *Service) Ready(ctx context.Context) error {
 	}
 	errs := []error{s.follower.ready()}
 	for _, l := range s.Logs() {
+		if l.Frozen() {
+			continue // whatever is wrong with it has been dealt with
+		}
 		if err := l.Stopped(); err != nil {
 			errs = append(errs, fmt.Errorf("log %s is stopped: %w", l.Name, err))
 		} else if since, err := l.progress.failing(); err != nil && s.config.Now().Sub(since) > signingPatience {

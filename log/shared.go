@@ -80,6 +80,9 @@ func (s *Service) learnSizes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.learnFrozen(ctx); err != nil {
+		return err
+	}
 	unknown := false
 	for id, size := range sizes {
 		if l := s.LogByID(id); l != nil {
@@ -109,6 +112,22 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			return fmt.Errorf("opening log %s: %w", info.Name, err)
 		}
 		s.add(l)
+	}
+	return nil
+}
+
+// learnFrozen learns which stopped logs were frozen, and so don't need an operator any more. Of others that is learned by
+// appending to them.
+func (s *Service) learnFrozen(ctx context.Context) error {
+	for _, l := range s.Logs() {
+		if l.Stopped() == nil || l.Frozen() {
+			continue
+		}
+		head, err := s.store.Head(ctx, l.ID)
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotFound) { // which may be why it is stopped
+			return fmt.Errorf("reading the head of log %s: %w", l.Name, err)
+		}
+		l.progress.frozen.Store(head.Frozen)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 
@@ -12,7 +13,6 @@ import (
 
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
-	"github.com/treeline-log/treeline/log/sqlite"
 )
 
 func newMigrateCopyCmd() *cobra.Command {
@@ -41,13 +41,10 @@ func migrateCopy(ctx context.Context, stdout, stderr io.Writer, from, to string)
 	if !ok || path == "" {
 		return errors.New("--from: want sqlite:PATH")
 	}
-	if !(storeOptions{db: to}).postgres() {
+	if !(storeOptions{db: to}).onPostgres() {
 		return errors.New("--to: want postgres://USER:PASSWORD@HOST:PORT/DATABASE")
 	}
-	if _, err := os.Stat(path); err != nil {
-		return err // opening it would make one
-	}
-	source, _, err := storeOptions{db: from}.openAlone(ctx)
+	source, _, err := storeOptions{db: from}.openAlone(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -81,7 +78,7 @@ Start the server with --db, and with the seed and the fence of the old one.
 }
 
 // events returns how many events a store has.
-func events(ctx context.Context, store *sqlite.Store) (total int64, err error) {
+func events(ctx context.Context, store log.Store) (total int64, err error) {
 	sizes, err := store.Sizes(ctx)
 	for _, n := range sizes {
 		total += int64(n)

@@ -9,7 +9,7 @@ import (
 )
 
 func newLogCmd() *cobra.Command {
-	return newGroupCmd("log", "Create and list the logs of a server", newLogCreateCmd(), newLogListCmd())
+	return newGroupCmd("log", "Create, list and succeed the logs of a server", newLogCreateCmd(), newLogListCmd(), newLogSucceedCmd())
 }
 
 // logInfo is what a server tells of one of its logs.

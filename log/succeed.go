@@ -1,0 +1,175 @@
+package log
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+)
+
+// A log that can't go on, since its store lost what was signed, is followed by another one. Its first event is the server's own
+// and names the last checkpoint of the log before it that anybody outside can hold: that of the fence. So whoever holds a
+// proof under the old log's key can see that the new one knows of it, and up to where the old history is acknowledged.
+
+// startedID is the id of a following log's first event, and its action.
+const startedID = "treeline.log.started"
+
+// maxReason bounds the reason that is given for a succession.
+const maxReason = 1024
+
+// started is the metadata of a following log's first event.
+type started struct {
+	PredecessorOrigin string `json:"predecessor_origin"`
+	PredecessorSize   uint64 `json:"predecessor_size"`
+	PredecessorRoot   string `json:"predecessor_root"` // hex
+	Reason            string `json:"reason,omitempty"`
+}
+
+// Succeed freezes a log and makes the one that follows it, which is signed on return. A log whose store is intact is signed to
+// its end before; of any other nothing is read but the fence. It returns the checkpoint that the new log begins from. If it
+// fails, it can be called again with the same arguments. The error is ErrExists if the new log's name was ever used for
+// something else.
+func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, checkpoint.Checkpoint, error) {
+	var last checkpoint.Checkpoint
+	if len(reason) > maxReason || !utf8.ValidString(reason) {
+		return nil, last, fmt.Errorf("the reason: at most %d bytes of UTF-8", maxReason)
+	}
+	if err := CheckName(as); err != nil {
+		return nil, last, err
+	}
+	old := s.Lookup(ctx, name)
+	if old == nil {
+		return nil, last, fmt.Errorf("log %q: %w", name, ErrNotFound)
+	}
+	next := s.Lookup(ctx, as)
+	if next != nil {
+		if err := next.checkFollows(ctx, old); err != nil {
+			return nil, last, err
+		}
+	}
+	// Before anything is changed: without a fence there is nothing to begin from.
+	if _, err := old.fenced(ctx); err != nil {
+		return nil, last, err
+	}
+	if err := s.store.Freeze(ctx, old.ID); err != nil {
+		return nil, last, fmt.Errorf("freezing log %s: %w", name, err)
+	}
+	old.progress.frozen.Store(true)
+	if err := old.signToEnd(ctx); err != nil {
+		return nil, last, fmt.Errorf("signing the end of log %s: %w", name, err)
+	}
+	last, err := old.fenced(ctx)
+	if err != nil {
+		return nil, last, err
+	}
+	if next == nil {
+		if next, err = s.CreateLog(ctx, as, old.Public); err != nil {
+			return nil, last, fmt.Errorf("making log %s: %w", as, err)
+		}
+	}
+	return next, last, next.start(ctx, started{last.Origin, last.Size, last.Root.String(), reason})
+}
+
+// checkFollows returns ErrExists unless the log is empty, or follows old already.
+func (l *Log) checkFollows(ctx context.Context, old *Log) error {
+	if err := l.Refresh(ctx); err != nil {
+		return err
+	}
+	if l != old && l.Sizes().Size == 0 {
+		return nil
+	}
+	taken := fmt.Errorf("log %q: %w, and doesn't follow log %q", l.Name, ErrExists, old.Name)
+	index, err := l.Find(ctx, startedID)
+	if errors.Is(err, ErrNotFound) || err == nil && index != 0 {
+		return taken
+	}
+	if err != nil {
+		return err
+	}
+	r, err := l.Record(ctx, 0)
+	if err != nil {
+		return err
+	}
+	var event struct {
+		Action   string
+		Metadata started
+	}
+	if err := json.Unmarshal(r.Event, &event); err != nil {
+		return err
+	}
+	if event.Action != startedID || event.Metadata.PredecessorOrigin != old.Origin {
+		return taken
+	}
+	return nil
+}
+
+// fenced returns the newest checkpoint of the log that its fence has.
+func (l *Log) fenced(ctx context.Context) (c checkpoint.Checkpoint, err error) {
+	msg, err := l.service.config.Fence.Load(ctx, l.Origin)
+	if err != nil {
+		return c, err
+	}
+	if msg == nil {
+		return c, fmt.Errorf("the fence has no checkpoint of log %s: bring back the fence, which knows where the log ended", l.Name)
+	}
+	verifier, err := note.NewVerifier(l.VKeys[0])
+	if err != nil {
+		return c, err
+	}
+	if c, _, err = checkpoint.Open(msg, l.Origin, verifier); err != nil {
+		return c, fmt.Errorf("the fence's checkpoint of log %s: %w", l.Name, err)
+	}
+	return c, nil
+}
+
+// signToEnd signs what a frozen log holds, if its store is what was signed before.
+func (l *Log) signToEnd(ctx context.Context) error {
+	head, err := l.service.store.Head(ctx, l.ID)
+	if err != nil {
+		return err
+	}
+	for range 5 { // other servers may sign at the same time
+		if l.Stopped() != nil || l.Sizes().Signed >= head.Size {
+			return nil
+		}
+		if err = l.publish(ctx); err != nil {
+			l.service.fail(l, err) // which stops a log that isn't intact
+		}
+	}
+	if l.Stopped() == nil && l.Sizes().Signed < head.Size {
+		return errors.Join(ErrNotSigned, err)
+	}
+	return nil
+}
+
+// start appends the first event, and waits until it is signed.
+func (l *Log) start(ctx context.Context, from started) error {
+	now := l.service.config.Now()
+	text, err := json.Marshal(map[string]any{"id": startedID, "action": startedID, "metadata": from})
+	if err != nil {
+		return err
+	}
+	event, err := ParseEvent(text, ParseOptions{Now: now, System: true})
+	if err != nil {
+		return fmt.Errorf("the first event of log %s: %w", l.Name, err)
+	}
+	places, err := l.Append(ctx, []*Event{event})
+	if err != nil {
+		return fmt.Errorf("appending the first event of log %s: %w", l.Name, err)
+	}
+	if index := places[0].Index; index != 0 {
+		return fmt.Errorf("log %s was written to while it was made: the event that names its predecessor is at index %d", l.Name, index)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := l.Wait(ctx, 1, StateSigned); err != nil {
+		return fmt.Errorf("waiting for the first signature of log %s: %w", l.Name, err)
+	}
+	return nil
+}
