@@ -20,7 +20,7 @@ import (
 // The scripts in testdata/script use the program as a person does at a shell. Beside what testscript has they know:
 //
 //	serve DIR [flag…]       start a server on DIR; its greeting is stdout; sets SERVER, OPS and ADMIN (the admin key)
-//	stop                    stop it gracefully, which must go well
+//	halt                    stop it gracefully, which must go well
 //	exits CODE COMMAND …    run a command, which must end with that exit code
 //	set NAME MEMBER         set NAME to a member of the JSON object that is stdout
 //	line NAME REGEXP        set NAME to the line of stdout that matches, spaces around it aside
@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "stop": scriptStop, "exits": scriptExits, "set": scriptSet, "line": scriptLine,
+			"serve": scriptServe, "halt": scriptHalt, "exits": scriptExits, "set": scriptSet, "line": scriptLine,
 			"mode": scriptMode, "change": scriptChange,
 		},
 		RequireUniqueNames: true,
@@ -75,8 +75,8 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("TREELINE_SERVER", p.url)
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
-	arity(ts, neg, args, 0, "stop")
+func scriptHalt(ts *testscript.TestScript, neg bool, args []string) {
+	arity(ts, neg, args, 0, "halt")
 	ts.Check(ts.Value(serverKey{}).(*scriptServer).stop())
 }
 
