@@ -307,10 +307,11 @@ func (c *copier) checkPrefix(ctx context.Context, info Info, at Head, size uint6
 
 // What is copied in one transaction.
 const (
-	copyEvents      = 8192
 	copyBytes       = maxBatchBytes
 	copyCheckpoints = 10_000
 )
+
+var copyEvents uint64 = 8192 // smaller in tests
 
 // copyEvents appends the source's events up to size to the target, which stands at a head. One batch is read while the one
 // before it is written.

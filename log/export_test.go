@@ -16,6 +16,13 @@ func Scrub(ctx context.Context, store Reader, log ID, size uint64) error {
 	return nil
 }
 
+// SetCopyEvents sets how many events are copied in one transaction, until the returned function is called.
+func SetCopyEvents(n uint64) (reset func()) {
+	before := copyEvents
+	copyEvents = n
+	return func() { copyEvents = before }
+}
+
 // Queued returns how many events wait for a batch.
 func (s *Service) Queued() int { return s.sequencer.waiting() }
 

@@ -52,6 +52,7 @@ type FsckReport struct {
 	Origin      string        `json:"origin"`
 	Size        uint64        `json:"size"`
 	Signed      uint64        `json:"signed"` // size of the newest recorded checkpoint
+	Frozen      bool          `json:"frozen,omitempty"`
 	Root        string        `json:"root"`   // of the entries that were read
 	Pinned      bool          `json:"pinned"` // the signatures were checked under keys that the caller gave
 	Checkpoints int           `json:"checkpoints"`
@@ -215,7 +216,7 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 	case err != nil:
 		return fmt.Errorf("reading the head of log %s: %w", f.info.Name, err)
 	}
-	f.report.Size = f.head.Size
+	f.report.Size, f.report.Frozen = f.head.Size, f.head.Frozen
 	if f.report.Signed > f.head.Size {
 		f.bad(f.head.Size, KindDiverged, "a checkpoint of size %d is recorded, but the log's head is at %d: entries were removed",
 			f.report.Signed, f.head.Size)
@@ -466,6 +467,9 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 		return err
 	}
 	now, err := f.store.Head(ctx, f.info.ID)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+		return nil // said already
+	}
 	if err != nil {
 		return err
 	}

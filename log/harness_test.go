@@ -35,7 +35,7 @@ const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndS
 	"TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
 	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|" +
-	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey)$"
+	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
 // TestMain runs all tests on the embedded store, and then again on PostgreSQL.
 func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }

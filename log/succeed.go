@@ -34,7 +34,7 @@ type started struct {
 // Succeed freezes a log and makes the one that follows it, which is signed on return. A log whose store is intact is signed to
 // its end before; of any other nothing is read but the fence. It returns the checkpoint that the new log begins from. If it
 // fails, it can be called again with the same arguments. The error is ErrExists if the new log's name was ever used for
-// something else.
+// something else, or another log follows the old one.
 func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, checkpoint.Checkpoint, error) {
 	var last checkpoint.Checkpoint
 	if len(reason) > maxReason || !utf8.ValidString(reason) {
@@ -48,10 +48,8 @@ func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, c
 		return nil, last, fmt.Errorf("log %q: %w", name, ErrNotFound)
 	}
 	next := s.Lookup(ctx, as)
-	if next != nil {
-		if err := next.checkFollows(ctx, old); err != nil {
-			return nil, last, err
-		}
+	if err := s.checkFollower(ctx, next, old, as); err != nil {
+		return nil, last, err
 	}
 	// Before anything is changed: without a fence there is nothing to begin from.
 	if _, err := old.fenced(ctx); err != nil {
@@ -76,37 +74,52 @@ func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, c
 	return next, last, next.start(ctx, started{last.Origin, last.Size, last.Root.String(), reason})
 }
 
-// checkFollows returns ErrExists unless the log is empty, or follows old already.
-func (l *Log) checkFollows(ctx context.Context, old *Log) error {
-	if err := l.Refresh(ctx); err != nil {
-		return err
+// checkFollower returns ErrExists if the log can't be the one that follows old: it has other events, or another log does.
+func (s *Service) checkFollower(ctx context.Context, next, old *Log, as string) error {
+	if next != nil {
+		if err := next.Refresh(ctx); err != nil {
+			return err
+		}
+		if follows, err := next.follows(ctx, old); err != nil {
+			return err
+		} else if !follows && (next == old || next.Sizes().Size > 0) {
+			return fmt.Errorf("log %q: %w, and doesn't follow log %q", as, ErrExists, old.Name)
+		}
 	}
-	if l != old && l.Sizes().Size == 0 {
+	if !old.Frozen() {
 		return nil
 	}
-	taken := fmt.Errorf("log %q: %w, and doesn't follow log %q", l.Name, ErrExists, old.Name)
+	for _, l := range s.Logs() {
+		if follows, err := l.follows(ctx, old); err != nil {
+			return err
+		} else if follows && l != next {
+			return fmt.Errorf("log %q follows log %q: %w", l.Name, old.Name, ErrExists)
+		}
+	}
+	return nil
+}
+
+// follows reports whether the log's first event names old as the one before it.
+func (l *Log) follows(ctx context.Context, old *Log) (bool, error) {
 	index, err := l.Find(ctx, startedID)
 	if errors.Is(err, ErrNotFound) || err == nil && index != 0 {
-		return taken
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	r, err := l.Record(ctx, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var event struct {
 		Action   string
 		Metadata started
 	}
 	if err := json.Unmarshal(r.Event, &event); err != nil {
-		return err
+		return false, err
 	}
-	if event.Action != startedID || event.Metadata.PredecessorOrigin != old.Origin {
-		return taken
-	}
-	return nil
+	return event.Action == startedID && event.Metadata.PredecessorOrigin == old.Origin, nil
 }
 
 // fenced returns the newest checkpoint of the log that its fence has.

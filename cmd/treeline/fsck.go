@@ -231,6 +231,9 @@ func (r *fsckResult) print(w io.Writer, o fsckOptions) {
 	}
 	for _, l := range r.Logs {
 		fmt.Fprintf(w, "log %s: %d entries, %d checkpoints up to size %d", l.Log, l.Size, l.Checkpoints, l.Signed)
+		if l.Frozen {
+			fmt.Fprint(w, ", frozen")
+		}
 		if o.skipContents {
 			fmt.Fprint(w, "; events not read\n")
 		} else {

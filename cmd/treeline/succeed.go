@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/treeline-log/treeline/log"
-	"github.com/treeline-log/treeline/log/postgres"
 )
 
 func newLogSucceedCmd() *cobra.Command {
@@ -47,16 +45,7 @@ func succeed(ctx context.Context, w io.Writer, o storeOptions, name, as, reason 
 	if as == "" {
 		return withHint(errors.New("the new log has no name"), "give it with --as")
 	}
-	if !o.postgres() {
-		path, err := o.dbPath()
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stat(path); err != nil {
-			return err // opening it would make one
-		}
-	}
-	store, err := o.openWriter(ctx, postgres.Options{Lanes: 1})
+	store, _, err := o.openAlone(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -69,13 +58,14 @@ func succeed(ctx context.Context, w io.Writer, o storeOptions, name, as, reason 
 	if err != nil {
 		return err
 	}
-	fence, err := o.openFence()
+	fence, err := o.openFence(ctx)
 	if err != nil {
 		return err
 	}
+	defer fence.Close()
 	service, err := log.Open(ctx, log.Config{
 		Store: store, Seed: seed, Fence: fence, Prefix: prefix, Interval: 100 * time.Millisecond,
-		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Shared: o.postgres(),
+		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Shared: o.onPostgres(),
 	})
 	if err != nil {
 		return err
