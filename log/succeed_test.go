@@ -27,7 +27,7 @@ type predecessor struct {
 }
 
 // verifiedPredecessor takes the first event's proof to somebody who has the new log's verifier key and nothing else.
-func verifiedPredecessor(t *testing.T, l *log.Log) (p predecessor) {
+func verifiedPredecessor(t testing.TB, l *log.Log) (p predecessor) {
 	t.Helper()
 	file, err := l.Proof(t.Context(), 0)
 	if err != nil {
