@@ -290,7 +290,6 @@ func drawFilter(t *rapid.T, e *log.Event, receivedAt int64) *log.Filter {
 }
 
 func TestMatchIsWhatFiltersMean(t *testing.T) {
-	matched, checked := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		model := drawNested(t)
 		if own := drawMetadata(3).Draw(t, "ambiguous metadata").(map[string]any); len(own) > 0 {
@@ -310,14 +309,7 @@ func TestMatchIsWhatFiltersMean(t *testing.T) {
 		if got != want {
 			t.Fatalf("filter %+v on %s: got %t, want %t", f, e.JSON(), got, want)
 		}
-		checked++
-		if got && !f.All() {
-			matched++
-		}
 	})
-	if !t.Failed() && (matched < checked/20 || matched > checked*19/20) {
-		t.Errorf("%d of %d filters select their event: too few or too many to say anything", matched, checked)
-	}
 }
 
 // Filters mean the same on events as they are.
