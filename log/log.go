@@ -199,7 +199,7 @@ func decodeEvent(p Payload) (*Event, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := ParseStored(slices.Clone(data))
+	e, err := ParseStored(data)
 	if err != nil {
 		return nil, fmt.Errorf("its content isn't a canonical event: %v: %w", err, ErrDamaged)
 	}
