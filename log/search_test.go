@@ -342,7 +342,7 @@ func TestSearchingRealEvents(t *testing.T) {
 func TestASearchIsExactWhileTheLogGrows(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
-	events := variedEvents(t, 3, index.Width*(index.Fanout+4))
+	events := events(t, index.Width*(index.Fanout+2))
 	for i := range events {
 		if i%1000 == 0 {
 			events[i] = event(t, fmt.Sprint("needle-", i), "needle")
@@ -498,16 +498,18 @@ func TestAppendsWaitForAnIndexThatIsFarBehind(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
 	s.store.noIndex.Store(true)
-	events := variedEvents(t, 9, log.MaxUnindexed+1)
-	s.appendAll(s.log(), events)
+	events := events(t, log.MaxUnindexed+1)
+	s.appendAll(s.log(), events[:2000])
+	s.until("indexing to fail", func() bool { return strings.Contains(s.logs.String(), "indexing failed") })
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("ready at once: %v", err)
+	}
+	s.appendAll(s.log(), events[2000:])
 	_, err := s.log().Append(t.Context(), []*log.Event{event(t, "late", "x")})
 	if !errors.Is(err, log.ErrIndexLag) {
 		t.Fatalf("append: got %v, want ErrIndexLag", err)
 	}
 	s.signed()
-	if err := s.Ready(t.Context()); err != nil {
-		t.Errorf("ready at once: %v", err)
-	}
 	s.clock.Add(31_000_000)
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "the search index couldn't be written") {
 		t.Errorf("ready after 31 seconds: got %v, want a word about the index", err)
