@@ -63,28 +63,32 @@ func (f *follower) run(ctx context.Context) {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
 	for {
-		var failed error
-		for grown := true; grown; {
-			grown = false
-			for _, l := range f.service.Logs() {
-				more, err := f.follow(ctx, l)
-				if ctx.Err() != nil {
-					return
-				}
-				if err != nil {
-					failed = fmt.Errorf("log %s: %w", l.Name, err)
-					f.service.metrics.failures.WithLabelValues("index").Inc()
-				}
-				grown = grown || more && err == nil
-			}
+		for f.round(ctx) {
 		}
-		f.note(failed)
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// round indexes a run of each log that has grown, and reports whether there is more.
+func (f *follower) round(ctx context.Context) (grown bool) {
+	var failed error
+	for _, l := range f.service.Logs() {
+		more, err := f.follow(ctx, l)
+		if ctx.Err() != nil {
+			return false
+		}
+		if err != nil {
+			failed = fmt.Errorf("log %s: %w", l.Name, err)
+			f.service.metrics.failures.WithLabelValues("index").Inc()
+		}
+		grown = grown || more && err == nil
+	}
+	f.note(failed)
+	return grown
 }
 
 // follow indexes the next run of a log, and reports whether there is more.

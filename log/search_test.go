@@ -20,9 +20,12 @@ import (
 	"github.com/treeline-log/treeline/log/index"
 )
 
+// mergedSize is how many events a merged segment covers.
+const mergedSize = index.Width * index.Fanout
+
 // searchSize is how many events the log has that searches are tried on: enough for a merged segment, some that aren't, and a
 // tail.
-const searchSize = index.Width*index.Fanout + 3*index.Width + 500
+const searchSize = mergedSize + 3*index.Width + 500
 
 // variedEvents makes n events of which some values are everywhere and some are rare.
 func variedEvents(t testing.TB, seed uint64, n int) []*log.Event {
@@ -490,6 +493,22 @@ func TestADamagedIndexIsAnErrorAndNoAnswer(t *testing.T) {
 			all := readAll(t, s.log())
 			checkSearch(t, s.log(), all, &log.Filter{Actions: []string{"rare.*"}}, log.Page{Oldest: true, Limit: 1000, MaxBytes: 1 << 20})
 		})
+	}
+}
+
+// Damage that the follower meets when it merges costs a rebuild, and no appends.
+func TestTheFollowerDropsADamagedIndex(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t)
+	events := events(t, mergedSize+100)
+	s.appendAll(s.log(), events[:10*index.Width])
+	s.searched(s.log(), 0)
+	s.forgeIndex(`UPDATE index_blocks SET data = zeroblob(length(data)) WHERE segment = 1`)
+	s.appendAll(s.log(), events[10*index.Width:])
+	s.until("the index to be dropped", func() bool { return strings.Contains(s.logs.String(), "is dropped and built anew") })
+	s.searched(s.log(), 100)
+	if n, err := log.CheckIndex(t.Context(), s.store, s.log().Info, nil); err != nil || n != mergedSize {
+		t.Errorf("the index: got %d, %v, want %d", n, err, mergedSize)
 	}
 }
 
