@@ -17,16 +17,11 @@ const checksumSize = 8
 
 // checksum returns what a block begins with. It is over where the block belongs, too, so that one in another's place is noticed.
 func checksum(level int, number uint64, key, body []byte) uint64 {
-	var head [1 + 8 + 1]byte
-	head[0] = byte(level)
-	binary.BigEndian.PutUint64(head[1:], number)
-	head[9] = byte(len(key))
-	var d xxhash.Digest
-	d.Reset()
-	d.Write(head[:]) // never fails, as all writes to it
-	d.Write(key)
-	d.Write(body)
-	return d.Sum64()
+	var place [1 + 8 + 0xff]byte
+	place[0] = byte(level)
+	binary.BigEndian.PutUint64(place[1:], number)
+	n := copy(place[9:], key)
+	return xxhash.Sum64(place[:9+n]) ^ xxhash.Sum64(body)
 }
 
 // seal completes a block that begins with room for its checksum, and adds it to the segment.
@@ -55,11 +50,11 @@ func (s *Segment) addTimes(times []int64) {
 		block = binary.AppendVarint(block, t-last)
 		last = t
 	}
-	s.seal(appendTimesKey(nil, len(s.Blocks)), block)
+	s.seal(timesKeyOf(len(s.Blocks)), block)
 }
 
-func appendTimesKey(dst []byte, block int) []byte {
-	return binary.BigEndian.AppendUint16(append(dst, timesKey), uint16(block))
+func timesKeyOf(block int) []byte {
+	return binary.BigEndian.AppendUint16([]byte{timesKey}, uint16(block))
 }
 
 // encoder adds the blocks with postings to a segment. Keys are added in ascending order, each once.

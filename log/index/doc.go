@@ -29,7 +29,7 @@
 //
 // Every block begins with a checksum and ends the same way, whatever is in it:
 //
-//	block    = u64(checksum) ‖ body              checksum: xxhash64 of level, segment, the block's key, and body
+//	block    = u64(checksum) ‖ body              checksum: xxhash64 of level, segment and the block's key, xor that of body
 //	times    = varint(t0) ‖ varint(t1 - t0) ‖ …
 //	postings = uvarint(len(next)) ‖ next ‖ entry ‖ entry ‖ …         next: the key of the next block, empty in the last one
 //	entry    = uvarint(shared) ‖ uvarint(len(rest)) ‖ rest ‖ list    the key is the first shared bytes of the one before, and rest

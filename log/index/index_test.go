@@ -407,7 +407,7 @@ func FuzzLookup(f *testing.F) {
 				t.Fatal(err)
 			}
 			s.Blocks = nil
-			s.seal(appendTimesKey(nil, 0), append(make([]byte, checksumSize), body...))
+			s.seal(timesKeyOf(0), append(make([]byte, checksumSize), body...))
 			if err := NewColumn(s.Meta).Add(s.Blocks[0].Key, s.Blocks[0].Data, func(int, int64) {}); err != nil && !errors.Is(err, ErrDamaged) {
 				t.Fatal(err)
 			}

@@ -30,10 +30,10 @@ func Merge(parts []*Segment) (*Segment, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !bytes.Equal(times.Key, appendTimesKey(nil, 0)) {
+		if !bytes.Equal(times.Key, timesKeyOf(0)) {
 			return nil, fmt.Errorf("segment 0/%d begins with block %x: %w", p.Number, times.Key, ErrDamaged)
 		}
-		s.seal(appendTimesKey(nil, i), append(make([]byte, checksumSize, checksumSize+len(body)), body...))
+		s.seal(timesKeyOf(i), append(make([]byte, checksumSize, checksumSize+len(body)), body...))
 		source := &source{segment: p, at: 1, base: uint32(i) * Width, want: []byte{firstKey}}
 		if err := source.advance(); err != nil {
 			return nil, err

@@ -255,7 +255,7 @@ func (c *Column) Add(key, data []byte, fn func(offset int, occurred int64)) erro
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(key, appendTimesKey(nil, c.next)) || uint64(c.next+1)*Width > Events(c.level) {
+	if !bytes.Equal(key, timesKeyOf(c.next)) || uint64(c.next+1)*Width > Events(c.level) {
 		return fmt.Errorf("segment %d/%d has block %x where times %d should be: %w", c.level, c.number, key, c.next, ErrDamaged)
 	}
 	t := int64(0)
