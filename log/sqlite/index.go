@@ -27,8 +27,8 @@ type searchIndex struct {
 	// broken is why the index can't be read; it keeps nobody from reading the record.
 	broken error
 
-	first, within *sqlx.Stmt // of Blocks
-	aside         string
+	blocks *sqlx.Stmt
+	aside  string // where an index that couldn't be used was put
 }
 
 // indexPath returns the path of the index of the store at path: treeline-search.db for treeline.db.
@@ -107,19 +107,14 @@ func (x *searchIndex) openReaders(ctx context.Context, path, mode string) (err e
 	if x.read, err = connect(path, mode, max(4, runtime.NumCPU()), append([]string{"query_only(ON)"}, pragmas...)); err != nil {
 		return err
 	}
-	if x.first, err = x.read.PreparexContext(ctx, sqlFirstBlock); err != nil {
-		return describe(err)
-	}
-	x.within, err = x.read.PreparexContext(ctx, sqlBlocks)
+	x.blocks, err = x.read.PreparexContext(ctx, sqlBlocks)
 	return describe(err)
 }
 
 func (x *searchIndex) close() error {
 	var errs []error
-	for _, stmt := range []*sqlx.Stmt{x.first, x.within} {
-		if stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
+	if x.blocks != nil {
+		errs = append(errs, x.blocks.Close())
 	}
 	for _, db := range []*sqlx.DB{x.read, x.write} {
 		if db != nil {
@@ -158,13 +153,13 @@ const (
 		DELETE FROM index_segments WHERE log = ?1;
 		DELETE FROM index_blocks WHERE log = ?1`
 
-	// Of Blocks: the block that a range begins in, and those that are stored under keys within it.
-	sqlFirstBlock = `
-		SELECT key, data FROM index_blocks
-		WHERE log = ? AND level = ? AND segment = ? AND key <= ? ORDER BY key DESC LIMIT 1`
+	// The block that a range begins in, and those that are stored under keys within it.
 	sqlBlocks = `
 		SELECT key, data FROM index_blocks
-		WHERE log = ? AND level = ? AND segment = ? AND key > ? AND key < ? ORDER BY key`
+		WHERE log = ?1 AND level = ?2 AND segment = ?3 AND key < ?5
+		  AND key >= coalesce((SELECT max(key) FROM index_blocks
+		                       WHERE log = ?1 AND level = ?2 AND segment = ?3 AND key <= ?4), ?4)
+		ORDER BY key`
 )
 
 // Indexed returns how far the log's index has come.
@@ -213,22 +208,11 @@ func (s *Store) Blocks(ctx context.Context, id log.ID, level int, segments []uin
 		return describe(err)
 	}
 	defer tx.Rollback()
-	first, within := tx.StmtxContext(ctx, s.index.first), tx.StmtxContext(ctx, s.index.within)
+	blocks := tx.StmtxContext(ctx, s.index.blocks)
 	for _, segment := range segments {
 		var last []byte // the key of the newest block that fn was given
 		for _, r := range ranges {
-			var key, data []byte
-			err := first.QueryRowxContext(ctx, id, level, segment, r.From).Scan(&key, &data)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
-				return describe(err)
-			}
-			if err == nil && (last == nil || bytes.Compare(key, last) > 0) {
-				last = key
-				if err := fn(segment, key, data); err != nil {
-					return err
-				}
-			}
-			rows, err := within.QueryxContext(ctx, id, level, segment, r.From, r.To)
+			rows, err := blocks.QueryxContext(ctx, id, level, segment, r.From, r.To)
 			if err != nil {
 				return describe(err)
 			}
