@@ -18,7 +18,9 @@ CREATE TABLE index_segments (
     PRIMARY KEY (log, level, segment)
 ) STRICT, WITHOUT ROWID;
 
--- Opaque blocks of about 4 KiB. New segments lie at the right edge of the tree, so writing reads nothing.
+-- Opaque blocks of about 4 KiB. New segments lie at the right edge of the tree, so writing reads nothing. The rows have a rowid, so
+-- that the primary key is an index of its own: in a tree whose rows spill over into other pages, SQLite would read those for
+-- each key that it compares.
 CREATE TABLE index_blocks (
     log     INTEGER NOT NULL,
     level   INTEGER NOT NULL,
@@ -26,4 +28,4 @@ CREATE TABLE index_blocks (
     key     BLOB    NOT NULL,
     data    BLOB    NOT NULL,
     PRIMARY KEY (log, level, segment, key)
-) STRICT, WITHOUT ROWID;
+) STRICT;
