@@ -49,7 +49,7 @@ func TestAStoreOutgrowsItsFile(t *testing.T) {
 		}
 	}
 	serve := []string{"serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--ops-listen="}
-	onTarget := append(serve, "--db", url)
+	onTarget := append(serve, "--db", url, "--single-server")
 	mustFail("run: treeline migrate up", command...)
 	if code, out, err := treeline("migrate", "up", "--db", url); err != nil || code != exitOK {
 		t.Fatalf("migrate up: %d, %v\n%s", code, err, out)
@@ -81,7 +81,7 @@ func TestAStoreOutgrowsItsFile(t *testing.T) {
 		t.Errorf("the copy again: exit code %d, %v\n%s", code, err, out)
 	}
 
-	p = serving(t, dir, "--checkpoint-interval", "20ms", "--db", url)
+	p = serving(t, dir, "--checkpoint-interval", "20ms", "--db", url, "--single-server")
 	checkReads(t, p, records)
 	grow(t, p, "default", 0, 5)
 	var after logPage
@@ -109,7 +109,7 @@ func TestAStoreOutgrowsItsFile(t *testing.T) {
 	if code, out, err := treeline("verify", writeTemp(t, string(proof)), "--vkey", before.VKeys[0]); err != nil || code != exitOK {
 		t.Errorf("a proof from before: exit code %d, %v\n%s", code, err, out)
 	}
-	if code, out, err := treeline("fsck", "--data-dir", dir, "--db", url); err != nil || code != exitOK {
+	if code, out, err := treeline("fsck", "--data-dir", dir, "--db", url, "--single-server"); err != nil || code != exitOK {
 		t.Errorf("fsck of the target: exit code %d, %v\n%s", code, err, out)
 	}
 }
