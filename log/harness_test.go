@@ -34,7 +34,7 @@ var onPostgres bool
 const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndSeedBelongToTheStore|TestTamperingWithTheUnsignedTail|" +
 	"TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
 	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
-	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|" +
+	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
 	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
 // TestMain runs all tests on the embedded store, and then again on PostgreSQL.

@@ -83,7 +83,7 @@ func (l *Log) Find(ctx context.Context, id string) (uint64, error) {
 	if !isEventID(id) {
 		return 0, ErrNotFound
 	}
-	return l.service.store.Find(ctx, l.ID, id)
+	return l.service.reader.Find(ctx, l.ID, id)
 }
 
 // Record returns the record at index, which must be below the log's size. Its content has been re-hashed: what its entry
@@ -145,7 +145,7 @@ var errEnough = errors.New("enough")
 func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
 	signed := l.Sizes().Signed
 	out := make([]Record, 0, to-from)
-	err := l.service.store.Entries(ctx, l.ID, from, to, func(b []byte) error {
+	err := l.service.reader.Entries(ctx, l.ID, from, to, func(b []byte) error {
 		index := from + uint64(len(out))
 		e, err := storedEntry(index, b)
 		if err != nil {
@@ -165,7 +165,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 		return nil, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
 	}
 	have, bytes := from, 0
-	err = l.service.store.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
+	err = l.service.reader.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
 		event, err := decodeEvent(p)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
@@ -237,7 +237,7 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}
-	hashes, err := merkle.InclusionProof(ctx, index, c.Size, tiles{l.service.store, l.ID})
+	hashes, err := merkle.InclusionProof(ctx, index, c.Size, tiles{l.service.reader, l.ID})
 	if err != nil {
 		return nil, err
 	}
@@ -258,10 +258,10 @@ func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Ha
 	if err := l.checkSigned(ctx, size); err != nil {
 		return leaf, nil, err
 	}
-	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.store, l.ID}); err != nil {
+	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.reader, l.ID}); err != nil {
 		return leaf, nil, err
 	}
-	err = l.service.store.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
+	err = l.service.reader.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
 		leaf = merkle.LeafHash(b)
 		return nil
 	})
@@ -287,7 +287,7 @@ func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, 
 	if err := l.checkSigned(ctx, to); err != nil {
 		return nil, err
 	}
-	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.store, l.ID})
+	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.reader, l.ID})
 }
 
 // Root returns the root of the tree of a size, which must be signed.
@@ -295,7 +295,7 @@ func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
 	if err := l.checkSigned(ctx, size); err != nil {
 		return merkle.Hash{}, err
 	}
-	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.store, l.ID})
+	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.reader, l.ID})
 	if err != nil {
 		return merkle.Hash{}, err
 	}
@@ -304,7 +304,7 @@ func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
 
 // CheckpointAt returns the newest checkpoint of at most the given size.
 func (l *Log) CheckpointAt(ctx context.Context, size uint64) (Signed, error) {
-	return l.service.store.Checkpoint(ctx, l.ID, min(size, l.Sizes().Signed))
+	return l.service.reader.Checkpoint(ctx, l.ID, min(size, l.Sizes().Signed))
 }
 
 // Tile returns the bytes of a tile or entry bundle (C2SP tlog-tiles), ErrNotFound if the released tree doesn't have it.
@@ -316,13 +316,13 @@ func (l *Log) Tile(ctx context.Context, t merkle.Tile) ([]byte, error) {
 	if t.Level == merkle.EntriesLevel {
 		from := t.Index * merkle.TileWidth
 		out = make([]byte, 0, t.Width*(2+EntrySize))
-		err := l.service.store.Entries(ctx, l.ID, from, from+uint64(t.Width), func(b []byte) (err error) {
+		err := l.service.reader.Entries(ctx, l.ID, from, from+uint64(t.Width), func(b []byte) (err error) {
 			out, err = merkle.AppendBundle(out, b)
 			return err
 		})
 		return out, err
 	}
-	hashes, err := tiles{l.service.store, l.ID}.ReadTile(ctx, t)
+	hashes, err := tiles{l.service.reader, l.ID}.ReadTile(ctx, t)
 	for _, h := range hashes {
 		out = append(out, h[:]...)
 	}
@@ -407,7 +407,7 @@ func (s source) Publish(c checkpoint.Checkpoint, note []byte) { s.l.progress.pub
 
 // Place returns where the event at index stands, without its content.
 func (l *Log) Place(ctx context.Context, index uint64) (p Place, err error) {
-	err = l.service.store.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
+	err = l.service.reader.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
 		e, err := storedEntry(index, b)
 		p = Place{Index: index, ReceivedAt: e.ReceivedAt, Previous: e.Previous, Hash: merkle.LeafHash(b)}
 		return err

@@ -138,7 +138,7 @@ func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
 		for at := from + step - 1; at < to; at += step {
 			probes = append(probes, at)
 		}
-		err := s.log.service.store.EntriesAt(ctx, s.log.ID, probes, func(at uint64, b []byte) error {
+		err := s.log.service.reader.EntriesAt(ctx, s.log.ID, probes, func(at uint64, b []byte) error {
 			e, err := storedEntry(at, b)
 			switch {
 			case err != nil:
@@ -185,7 +185,7 @@ func (s *search) segments(ctx context.Context) (metas []index.Meta, covered uint
 	if !searchable || s.query == nil && s.filter.Occurred == (TimeSpan{}) {
 		return nil, 0, nil
 	}
-	if metas, err = s.log.service.store.Segments(ctx, s.log.ID); err != nil {
+	if metas, err = s.log.service.reader.Segments(ctx, s.log.ID); err != nil {
 		return nil, 0, fmt.Errorf("reading the segments of log %s: %w", s.log.Name, err)
 	}
 	for _, m := range metas {
@@ -297,7 +297,7 @@ func (s *search) lookup(ctx context.Context, metas []index.Meta, sets []index.Se
 		numbers[i], lookups[m.Number] = m.Number, s.query.NewLookup(m)
 	}
 	slices.Sort(numbers)
-	err = s.log.service.store.Blocks(ctx, s.log.ID, metas[0].Level, numbers, s.query.Ranges(),
+	err = s.log.service.reader.Blocks(ctx, s.log.ID, metas[0].Level, numbers, s.query.Ranges(),
 		func(segment uint64, key, data []byte) error { return lookups[segment].Add(key, data) })
 	if err != nil {
 		return nil, fmt.Errorf("reading the index of log %s: %w", s.log.Name, err)
@@ -322,7 +322,7 @@ func (s *search) keepOccurred(ctx context.Context, m index.Meta, set index.Set) 
 		return true, nil
 	}
 	column := index.NewColumn(m)
-	err = s.log.service.store.Blocks(ctx, s.log.ID, m.Level, []uint64{m.Number}, []index.Range{index.Times},
+	err = s.log.service.reader.Blocks(ctx, s.log.ID, m.Level, []uint64{m.Number}, []index.Range{index.Times},
 		func(_ uint64, key, data []byte) error {
 			there = true
 			return column.Add(key, data, func(offset int, occurred int64) {
@@ -454,7 +454,7 @@ func (s *search) read(ctx context.Context, indices []uint64) ([]candidate, error
 		c.record.ID, c.record.Event, c.record.Seed = e.ID(), e.JSON(), slices.Clone(p.Seed)
 		return nil
 	}
-	store, id := s.log.service.store, s.log.ID
+	store, id := s.log.service.reader, s.log.ID
 	from, to := indices[0], indices[len(indices)-1]+1
 	var err error
 	if to-from == uint64(len(indices)) {

@@ -39,12 +39,15 @@ type Config struct {
 	SingleLogBatches bool
 	// Shared means that other servers use the store, too.
 	Shared bool
+	// Replica, if there is one, is read instead of Store where it has come far enough.
+	Replica Reader
 }
 
 // Service is a set of logs in one store, with the sequencer that appends to them and the loop that signs them.
 type Service struct {
 	config    Config
 	store     Store
+	reader    Reader // of what is served: the store, or a replica of it
 	logger    *slog.Logger
 	metrics   *metrics
 	sequencer *sequencer
@@ -84,8 +87,11 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		c.Now = time.Now
 	}
 	s := &Service{
-		config: c, store: c.Store, logger: c.Logger,
+		config: c, store: c.Store, reader: c.Store, logger: c.Logger,
 		byName: make(map[string]*Log), byID: make(map[ID]*Log),
+	}
+	if c.Replica != nil {
+		s.reader = &replicated{Reader: c.Store, replica: c.Replica}
 	}
 	// The fence's list before the store's: a log that another server makes meanwhile is in neither, or in the second alone.
 	origins, err := c.Fence.Origins(ctx)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,7 @@ import (
 // benchOptions are the flags of bench beside those of the client.
 type benchOptions struct {
 	log         string
+	logs        int
 	mode        string
 	batch       int
 	concurrency int
@@ -50,6 +53,7 @@ once, {{user}} one of 10,000 numbers, and {{other}} another of them.`,
 	client := addClientFlags(cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&opt.log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
+	flags.IntVar(&opt.logs, "logs", 0, "spread requests over this many logs, NAME-0001 and so on, which are made if need be")
 	flags.StringVar(&opt.mode, "mode", "single", "`MODE`: single events, or batch for NDJSON")
 	flags.IntVar(&opt.batch, "batch", 1000, "events in a batch, 1 to 10000")
 	flags.IntVar(&opt.concurrency, "concurrency", 64, "connections")
@@ -87,6 +91,8 @@ func (o *benchOptions) check() error {
 	switch {
 	case o.mode != "single" && o.mode != "batch":
 		return fmt.Errorf("--mode %q: want single or batch", o.mode)
+	case o.logs < 0 || o.logs > maxBenchLogs || o.logs > 0 && o.log == "":
+		return fmt.Errorf("--logs %d: want 1 to %d, and --log for what their names begin with", o.logs, maxBenchLogs)
 	case o.batch < 1 || o.batch > maxBatchEvents:
 		return fmt.Errorf("--batch %d: want 1 to %d events", o.batch, maxBatchEvents)
 	case o.concurrency < 1 || o.concurrency > maxConcurrency:
@@ -95,6 +101,31 @@ func (o *benchOptions) check() error {
 		return fmt.Errorf("--duration %v: want more than nothing", o.duration)
 	case o.warmUp < 0:
 		return fmt.Errorf("--warm-up %v: want 0 or more", o.warmUp)
+	}
+	return nil
+}
+
+// maxBenchLogs is the most that the four digits in their names can tell apart.
+const maxBenchLogs = 9999
+
+// benchLog returns the name of one of several logs.
+func benchLog(name string, number int) string { return fmt.Sprintf("%s-%04d", name, number) }
+
+// makeBenchLogs makes the logs that aren't there yet.
+func makeBenchLogs(ctx context.Context, c *client, opt *benchOptions) error {
+	for number := 1; number <= opt.logs; number++ {
+		body, err := json.Marshal(map[string]string{"name": benchLog(opt.log, number)})
+		if err != nil {
+			return err
+		}
+		_, err = c.do(ctx, &request{method: http.MethodPost, path: "/v1/logs", contentType: "application/json", body: body})
+		var p *problem
+		if errors.As(err, &p) && p.Status == http.StatusConflict {
+			continue
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -167,6 +198,12 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 	if opt.log != "" {
 		call.query = url.Values{"log": {opt.log}}
 	}
+	if opt.logs > 0 {
+		if err := makeBenchLogs(cmd.Context(), c, opt); err != nil {
+			return nil, err
+		}
+		call.query.Set("log", benchLog(opt.log, 1))
+	}
 
 	// The first request goes the ordinary way, which explains what may be wrong with the key or the event.
 	sequence := newSequence()
@@ -176,6 +213,9 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 	}
 
 	l := newLoad(c, call, body, sequence)
+	if opt.logs > 0 {
+		l.spread(benchLog(opt.log, 1), opt.logs)
+	}
 	bar := newProgress(cmd.ErrOrStderr(), int64((opt.warmUp+opt.duration)/progressTick), "bench")
 	defer bar.finish()
 	if err := l.run(cmd.Context(), opt, bar); err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -35,6 +36,9 @@ type load struct {
 	head     []byte // of every request
 	body     *body  // copied by each connection
 	sequence *sequence
+	logs     int // how many logs the requests go to in turn; 0: one
+	logAt    int // where in the head the number of the log ends
+	turn     atomic.Uint64
 
 	mu       sync.Mutex
 	from, to time.Time // answers in [from, to) are counted
@@ -69,6 +73,11 @@ func newLoad(c *client, call *request, b *body, s *sequence) *load {
 	head.WriteString("\r\n")
 	l.head = head.Bytes()
 	return l
+}
+
+// spread makes requests go to several logs in turn, the first of which is the one that the head names.
+func (l *load) spread(first string, logs int) {
+	l.logs, l.logAt = logs, bytes.Index(l.head, []byte("log="+first))+len("log="+first)
 }
 
 // run sends for opt's warm-up and duration, over opt's connections, and counts what the second brought.
@@ -136,6 +145,9 @@ func (l *load) use(ctx context.Context, conn net.Conn, buffer []byte, b *body) e
 	response := newResponseReader(conn)
 	for keep := true; keep && l.running(ctx); {
 		b.fill(l.sequence)
+		if l.logs > 0 {
+			putDecimal(buffer[l.logAt-4:l.logAt], l.turn.Add(1)%uint64(l.logs)+1)
+		}
 		sent := time.Now()
 		if _, err := conn.Write(buffer); err != nil {
 			return err

@@ -42,6 +42,7 @@ type serveOptions struct {
 	partRows         uint64
 	singleLogBatches bool
 	allowUnsafe      bool
+	dbRead           string
 }
 
 func newServeCmd() *cobra.Command {
@@ -62,6 +63,7 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.opsListen, "ops-listen", "127.0.0.1:8081", "address for metrics and health details; empty for none")
 	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
 	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
+	f.StringVar(&o.dbRead, "db-read", "", "PostgreSQL: a standby of the database, postgres://…, to read from where it has come far enough")
 	f.IntVar(&o.lanes, "lanes", postgres.DefaultLanes, "PostgreSQL: transactions that append at a time")
 	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
 	f.Uint64Var(&o.partRows, "part-rows", postgres.DefaultPartRows, "PostgreSQL: contents after which the next partition is opened")
@@ -87,6 +89,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	if o.lanes < 1 || o.lanes > 64 || o.conns < 2 || o.conns > 1000 {
 		return errors.New("--lanes: from 1 to 64; --db-conns: from 2 to 1000")
+	}
+	if o.dbRead != "" && !o.onPostgres() {
+		return errors.New("--db-read is for a store in PostgreSQL")
 	}
 	prefix, err := originPrefix(o.url)
 	if err != nil {
@@ -137,6 +142,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 // running is what a server is made of, once its store is there.
 type running struct {
 	store   log.Store
+	replica log.Store // nil: none
 	fence   fence
 	service *log.Service
 	server  *api.Server
@@ -150,8 +156,10 @@ func (r *running) close() {
 	if r.fence != nil {
 		r.fence.Close()
 	}
-	if r.store != nil {
-		r.store.Close()
+	for _, store := range []log.Store{r.replica, r.store} {
+		if store != nil {
+			store.Close()
+		}
 	}
 }
 
@@ -195,6 +203,14 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if err != nil {
 		return nil, err
 	}
+	var replica log.Reader
+	if o.dbRead != "" {
+		r.replica, err = opened(postgres.OpenReadOnly(ctx, postgres.Options{URL: o.dbRead, Conns: o.conns, Logger: logger}))
+		if err != nil {
+			return nil, fmt.Errorf("--db-read: %w", err)
+		}
+		replica = r.replica
+	}
 	if prefix == "" {
 		if prefix, err = installationPrefix(ctx, r.store); err != nil {
 			return nil, err
@@ -211,7 +227,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
-		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(),
+		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: replica,
 	})
 	if err != nil {
 		return nil, err

@@ -119,6 +119,15 @@ func (s *Server) URL(database string) string {
 	return URL(s.Port, database)
 }
 
+// At returns the URL of the database on this server that has the same name as the one that another URL leads to.
+func (s *Server) At(other string) string {
+	u, err := url.Parse(other)
+	if err != nil {
+		panic(err) // URLs are made here
+	}
+	return s.URL(strings.TrimPrefix(u.Path, "/"))
+}
+
 // URL returns the URL of a database behind a port of 127.0.0.1, which may be a proxy's.
 func URL(port int, database string) string {
 	u := url.URL{
