@@ -2,12 +2,13 @@
 # make test-long  the soak and fault campaigns
 # make lint       formatting, vet and linters
 # make bench      Go benchmarks; `treeline bench` drives a whole server
+# make bench-postgres  a server on PostgreSQL beside a bare loop, ten million events (TREELINE_BENCH_EVENTS), some ten minutes
 
 GO      ?= go
 TOOLS   := -modfile=.ci/tools.mod
 FUZZTIME ?= 30s
 
-.PHONY: build test test-long fuzz lint bench
+.PHONY: build test test-long fuzz lint bench bench-postgres
 
 build:
 	$(GO) build -o bin/treeline ./cmd/treeline
@@ -33,3 +34,6 @@ lint:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-postgres:
+	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchPostgres$$' -count 1 -timeout 90m -v | grep -v '^=== '
