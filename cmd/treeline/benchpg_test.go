@@ -141,7 +141,7 @@ func (b *pgBench) events() int { return int(b.metric("treeline_events")) }
 
 func (b *pgBench) createLog(name string) {
 	b.t.Helper()
-	b.server.mustPost(b.t, "/v1/logs", `{"name":"`+name+`"}`, http.StatusCreated, nil)
+	b.server.mustPost(b.t, "/v1/logs", `{"name":"`+name+`"}`, http.StatusCreated, new(any))
 }
 
 // table is rows to copy, as they were read, with how many of them belong to a batch of 1,000 events.

@@ -6,14 +6,24 @@ const (
 	sqlLockHeads = `
 		SELECT log, size, received_at, last, edge, frozen, class, part FROM heads
 		WHERE log = ANY($1) ORDER BY log FOR UPDATE`
-	sqlMoveHeads = `
-		UPDATE heads SET size = b.size, received_at = b.received_at, last = b.last, edge = b.edge, part = b.part
-		FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BYTEA[], $6::BYTEA[], $7::INTEGER[])
-		     AS b (log, came_from, size, received_at, last, edge, part)
-		WHERE heads.log = b.log AND heads.size = b.came_from`
-	sqlInsertNodes = `
-		INSERT INTO nodes (log, level, idx, hash)
-		SELECT * FROM unnest($1::BIGINT[], $2::SMALLINT[], $3::BIGINT[], $4::BYTEA[])`
+	// One round trip for all that is little: heads, and the runs of entries and nodes of those logs whose head was moved. It
+	// returns how many were; if that isn't all of them, the transaction is undone.
+	sqlAppend = `
+		WITH moved AS (
+		    UPDATE heads SET size = b.size, received_at = b.received_at, last = b.last, edge = b.edge, part = b.part
+		    FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BYTEA[], $6::BYTEA[], $7::INTEGER[])
+		         AS b (log, came_from, size, received_at, last, edge, part)
+		    WHERE heads.log = b.log AND heads.size = b.came_from
+		    RETURNING heads.log
+		), runs AS (
+		    INSERT INTO entries (log, first, entries)
+		    SELECT e.* FROM unnest($8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS e (log, first, entries) JOIN moved USING (log)
+		), complete AS (
+		    INSERT INTO nodes (log, level, idx, hash)
+		    SELECT n.* FROM unnest($11::BIGINT[], $12::SMALLINT[], $13::BIGINT[], $14::BYTEA[]) AS n (log, level, idx, hash)
+		         JOIN moved USING (log)
+		)
+		SELECT count(*) FROM moved`
 	sqlEnterParts = `
 		INSERT INTO log_parts (log, part, first)
 		SELECT * FROM unnest($1::BIGINT[], $2::INTEGER[], $3::BIGINT[])`
@@ -22,8 +32,6 @@ const (
 		SELECT k.log, k.id, i.idx
 		FROM unnest($1::BIGINT[], $2::TEXT[]) AS k (log, id),
 		     LATERAL (SELECT idx FROM ids WHERE ids.log = k.log AND ids.id = k.id OFFSET 0) AS i`
-	sqlCopyEntries = `
-		COPY entries (log, first, entries) FROM STDIN`
 	sqlCopyIDs = `
 		COPY ids (log, idx, id) FROM STDIN`
 	// Straight into the part's table.

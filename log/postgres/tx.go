@@ -129,9 +129,6 @@ func (t *tx) Append(batches []*log.Batch) error {
 	if err := t.enterParts(batches, parts); err != nil {
 		return err
 	}
-	if err := t.copy(sqlCopyEntries, batches, writeEntries); err != nil {
-		return err
-	}
 	if err := t.copy(sqlCopyIDs, batches, writeIDs); err != nil {
 		return err
 	}
@@ -149,24 +146,50 @@ func (t *tx) Append(batches []*log.Batch) error {
 			return err
 		}
 	}
-	return t.insertNodes(batches)
+	return nil
 }
 
+// moveHeads moves the heads, and writes entries and nodes. Runs of entries end where entry bundles do, so that no reader of one has
+// to read much more.
 func (t *tx) moveHeads(batches []*log.Batch, parts []int) error {
-	n := len(batches)
-	logs, froms, sizes, times := make(pq.Int64Array, n), make(pq.Int64Array, n), make(pq.Int64Array, n), make(pq.Int64Array, n)
-	lasts, edges, into := make(pq.ByteaArray, n), make(pq.ByteaArray, n), make(pq.Int64Array, n)
-	for i, b := range batches {
-		logs[i], froms[i], sizes[i], times[i] = int64(b.Log), int64(b.From), int64(b.Head.Size), b.Head.ReceivedAt
-		lasts[i], edges[i], into[i] = b.Head.Last[:], packHashes(b.Head.Edge), int64(parts[i])
+	var heads struct {
+		log, from, size, receivedAt, part pq.Int64Array
+		last, edge                        pq.ByteaArray
 	}
-	res, err := t.tx.ExecContext(t.ctx, sqlMoveHeads, logs, froms, sizes, times, lasts, edges, into)
+	var runs struct {
+		log, first pq.Int64Array
+		entries    pq.ByteaArray
+	}
+	var nodes struct {
+		log, level, index pq.Int64Array
+		hash              pq.ByteaArray
+	}
+	for i, b := range batches {
+		id := int64(b.Log)
+		heads.log, heads.from = append(heads.log, id), append(heads.from, int64(b.From))
+		heads.size, heads.receivedAt = append(heads.size, int64(b.Head.Size)), append(heads.receivedAt, b.Head.ReceivedAt)
+		heads.last, heads.edge = append(heads.last, b.Head.Last[:]), append(heads.edge, packHashes(b.Head.Edge))
+		heads.part = append(heads.part, int64(parts[i]))
+		for first, rest := b.From, b.Entries; len(rest) > 0; {
+			n := min(merkle.TileWidth-int(first%merkle.TileWidth), len(rest)/log.EntrySize, maxRun)
+			runs.log, runs.first = append(runs.log, id), append(runs.first, int64(first))
+			runs.entries = append(runs.entries, rest[:n*log.EntrySize])
+			first, rest = first+uint64(n), rest[n*log.EntrySize:]
+		}
+		for _, n := range b.Nodes {
+			nodes.log, nodes.level = append(nodes.log, id), append(nodes.level, int64(n.Level))
+			nodes.index, nodes.hash = append(nodes.index, int64(n.Index)), append(nodes.hash, n.Hash[:])
+		}
+	}
+	var moved int
+	err := t.tx.QueryRowContext(t.ctx, sqlAppend,
+		heads.log, heads.from, heads.size, heads.receivedAt, heads.last, heads.edge, heads.part,
+		runs.log, runs.first, runs.entries,
+		nodes.log, nodes.level, nodes.index, nodes.hash).Scan(&moved)
 	if err != nil {
 		return describe(err)
 	}
-	if moved, err := res.RowsAffected(); err != nil {
-		return err
-	} else if moved != int64(n) {
+	if moved != len(batches) {
 		return log.ErrHeadMoved
 	}
 	return nil
@@ -187,22 +210,6 @@ func (t *tx) enterParts(batches []*log.Batch, parts []int) error {
 	return describe(err)
 }
 
-func (t *tx) insertNodes(batches []*log.Batch) error {
-	var logs, levels, indices pq.Int64Array
-	var hashes pq.ByteaArray
-	for _, b := range batches {
-		for _, n := range b.Nodes {
-			logs, levels = append(logs, int64(b.Log)), append(levels, int64(n.Level))
-			indices, hashes = append(indices, int64(n.Index)), append(hashes, n.Hash[:])
-		}
-	}
-	if logs == nil {
-		return nil
-	}
-	_, err := t.tx.ExecContext(t.ctx, sqlInsertNodes, logs, levels, indices, hashes)
-	return describe(err)
-}
-
 // copy copies the rows that write makes of each batch.
 func (t *tx) copy(statement string, batches []*log.Batch, write func(*copier, *log.Batch) error) (err error) {
 	t.buf, err = copyRows(t.ctx, t.conn, t.buf, statement, func(w *copier) error {
@@ -214,21 +221,6 @@ func (t *tx) copy(statement string, batches []*log.Batch, write func(*copier, *l
 		return nil
 	})
 	return describe(err)
-}
-
-// writeEntries writes entries as runs, which end where entry bundles do, so that no reader of one has to read much more.
-func writeEntries(w *copier, b *log.Batch) error {
-	for first, rest := b.From, b.Entries; len(rest) > 0; {
-		n := min(merkle.TileWidth-int(first%merkle.TileWidth), len(rest)/log.EntrySize, maxRun)
-		w.int(uint64(b.Log))
-		w.int(first)
-		w.bytes(rest[:n*log.EntrySize])
-		if err := w.end(); err != nil {
-			return err
-		}
-		first, rest = first+uint64(n), rest[n*log.EntrySize:]
-	}
-	return nil
 }
 
 func writeIDs(w *copier, b *log.Batch) error {
