@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -238,12 +237,9 @@ func sameInfo(a, b Info) bool {
 		slices.Equal(a.VKeys, b.VKeys)
 }
 
-// copyLog copies what the target lacks of a log, and checks all of it.
+// copyLog copies what the target lacks of a log, and compares all of it.
 func (c *copier) copyLog(ctx context.Context, info Info) error {
-	if err := sound(ctx, c.from, info, "source"); err != nil {
-		return err
-	}
-	head, err := c.from.Head(ctx, info.ID)
+	source, err := sound(ctx, c.from, info, "source")
 	if err != nil {
 		return err
 	}
@@ -251,38 +247,38 @@ func (c *copier) copyLog(ctx context.Context, info Info) error {
 	if err != nil {
 		return err
 	}
-	if err := c.checkPrefix(ctx, info, at, head.Size); err != nil {
+	if err := c.checkPrefix(ctx, info, at, source.Size); err != nil {
 		return err
 	}
-	c.progress(int(at.Size))
-	if err := c.copyEvents(ctx, info, at, head.Size); err != nil {
+	contents := sha256.New() // the source's
+	if err := c.addContents(ctx, contents, c.from, info.ID, at.Size); err != nil {
+		return fmt.Errorf("reading the source: %w", err)
+	}
+	if err := c.copyEvents(ctx, info, at, source.Size, contents); err != nil {
 		return err
 	}
 	if err := c.copyCheckpoints(ctx, info.ID); err != nil {
 		return err
 	}
-	if head.Frozen {
+	if source.Frozen {
 		if err := c.to.Freeze(ctx, info.ID); err != nil {
 			return fmt.Errorf("freezing it in the target: %w", err)
 		}
 	}
-	if err := sound(ctx, c.to, info, "target"); err != nil {
-		return err
-	}
-	return c.compare(ctx, info.ID)
+	return c.compare(ctx, info, source, contents)
 }
 
 // sound checks a log as Fsck does, but for the contents, which are checked when they are copied.
-func sound(ctx context.Context, store Reader, info Info, side string) error {
+func sound(ctx context.Context, store Reader, info Info, side string) (*FsckReport, error) {
 	r, err := Fsck(ctx, store, info, FsckOptions{SkipContents: true})
 	if err != nil {
-		return fmt.Errorf("checking the %s: %w", side, err)
+		return nil, fmt.Errorf("checking the %s: %w", side, err)
 	}
 	if len(r.Problems) > 0 {
 		p := r.Problems[0]
-		return fmt.Errorf("the %s at entry %d: %s: %w", side, p.Index, p.What, ErrDamaged)
+		return nil, fmt.Errorf("the %s at entry %d: %s: %w", side, p.Index, p.What, ErrDamaged)
 	}
-	return nil
+	return r, nil
 }
 
 // checkPrefix checks that the target's head is one that the source had at that size.
@@ -313,9 +309,9 @@ const (
 
 var copyEvents uint64 = 8192 // smaller in tests
 
-// copyEvents appends the source's events up to size to the target, which stands at a head. One batch is read while the one
-// before it is written.
-func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64) error {
+// copyEvents appends the source's events up to size to the target, which stands at a head, and adds their contents to a hash.
+// One batch is read while the one before it is written.
+func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64, contents hash.Hash) error {
 	g, ctx := errgroup.WithContext(ctx)
 	batches := make(chan *Batch)
 	g.Go(func() error {
@@ -328,6 +324,9 @@ func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64
 			b, err := c.read(ctx, info.ID, at, edge, min(at.Size+copyEvents, size))
 			if err != nil {
 				return fmt.Errorf("reading the source: %w", err)
+			}
+			for i, r := range b.Rows {
+				addFields(contents, b.From+uint64(i), r.Seed, r.Data)
 			}
 			select {
 			case batches <- b:
@@ -469,77 +468,81 @@ func (c *copier) copyCheckpoints(ctx context.Context, id ID) error {
 	return nil
 }
 
-// compare reads all of a log on both sides, and compares it byte for byte, by hashes.
-func (c *copier) compare(ctx context.Context, id ID) error {
-	var source, target map[string]string
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		source, err = fingerprints(gctx, c.from, id, nil)
-		return err
-	})
-	g.Go(func() (err error) {
-		target, err = fingerprints(gctx, c.to, id, c.progress)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("comparing: %w", err)
+// compare reads all of a log in the target, and compares it with the source's: entries and tree by the root, the rest by hashes
+// over every byte.
+func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, contents hash.Hash) error {
+	differ := func(what string) error {
+		return fmt.Errorf("the target's %s aren't the source's: %w", what, ErrDamaged)
 	}
-	for _, what := range slices.Sorted(maps.Keys(source)) {
-		if source[what] != target[what] {
-			return fmt.Errorf("the target's %s aren't the source's: %w", what, ErrDamaged)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		target, err := sound(ctx, c.to, info, "target")
+		if err == nil && (target.Size != source.Size || target.Root != source.Root || target.Frozen != source.Frozen) {
+			err = differ("entries")
 		}
-	}
-	return nil
+		return err
+	})
+	g.Go(func() error {
+		copied := sha256.New()
+		err := c.addContents(ctx, copied, c.to, info.ID, source.Size)
+		if err == nil && !bytes.Equal(copied.Sum(nil), contents.Sum(nil)) {
+			err = differ("contents")
+		}
+		return err
+	})
+	g.Go(func() error {
+		var sums [2][]byte
+		for i, store := range []Reader{c.from, c.to} {
+			sum := sha256.New()
+			err := store.IDs(ctx, info.ID, func(event string, index uint64) error {
+				addFields(sum, index, []byte(event))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			sums[i] = sum.Sum(nil)
+		}
+		if !bytes.Equal(sums[0], sums[1]) {
+			return differ("ids")
+		}
+		return nil
+	})
+	g.Go(func() error {
+		var sums [2][]byte
+		for i, store := range []Reader{c.from, c.to} {
+			sum := sha256.New()
+			err := store.Checkpoints(ctx, info.ID, func(s Signed) error {
+				addFields(sum, s.Size, s.Note)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			sums[i] = sum.Sum(nil)
+		}
+		if !bytes.Equal(sums[0], sums[1]) {
+			return differ("checkpoints")
+		}
+		return nil
+	})
+	return g.Wait()
 }
 
-// fingerprints returns hashes of all that a store has of a log, by what it is.
-func fingerprints(ctx context.Context, store Reader, id ID, progress func(n int)) (map[string]string, error) {
-	head, err := store.Head(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	sums := map[string]hash.Hash{
-		"entries": sha256.New(), "contents": sha256.New(), "ids": sha256.New(), "checkpoints": sha256.New(),
-	}
-	err = store.Entries(ctx, id, 0, head.Size, func(b []byte) error {
-		sums["entries"].Write(b)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	contents := sums["contents"]
-	err = store.Payloads(ctx, id, 0, head.Size, func(index uint64, p Payload) error {
-		addFields(contents, index, p.Seed, p.Data)
-		if progress != nil && index%1024 == 0 {
-			progress(int(min(1024, head.Size-index)))
+// addContents adds a store's first size contents of a log to a hash.
+func (c *copier) addContents(ctx context.Context, h hash.Hash, store Reader, id ID, size uint64) error {
+	for from := uint64(0); from < size; from += copyEvents {
+		to := min(from+copyEvents, size)
+		err := store.Payloads(ctx, id, from, to, func(index uint64, p Payload) error {
+			addFields(h, index, p.Seed, p.Data)
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
+		c.progress(int(to - from))
 	}
-	err = store.IDs(ctx, id, func(event string, index uint64) error {
-		addFields(sums["ids"], index, []byte(event))
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = store.Checkpoints(ctx, id, func(s Signed) error {
-		addFields(sums["checkpoints"], s.Size, s.Note)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	prints := map[string]string{
-		"heads": fmt.Sprintf("%d %d %v %v %t", head.Size, head.ReceivedAt, head.Last, head.Edge, head.Frozen),
-	}
-	for what, sum := range sums {
-		prints[what] = hex.EncodeToString(sum.Sum(nil))
-	}
-	return prints, nil
+	return nil
 }
 
 // addFields adds a row to a hash, so that no other row adds the same bytes.
