@@ -331,10 +331,9 @@ func exec(t *testing.T, path, statement string, args ...any) {
 	}
 }
 
-// killer ends a copy at its n-th step: before the step, or when it has been done and nobody was told.
+// killer ends a copy before its n-th step, which is the same as after the one before it.
 type killer struct {
 	steps int
-	after bool
 	at    string // the step where it ended
 }
 
@@ -345,11 +344,6 @@ func (k *killer) step(name string, fn func() error) error {
 		return fn()
 	}
 	k.at = name
-	if k.after && k.steps == 0 {
-		if err := fn(); err != nil {
-			return err
-		}
-	}
 	return errKilled
 }
 
@@ -409,54 +403,47 @@ func TestCopyKilledAnywhereIsResumed(t *testing.T) {
 	want, _ := m.dumps()
 	seen := make(map[string]bool)
 	for n := 1; ; n++ {
-		for _, after := range []bool{false, true} {
-			copyFile(t, pristine, m.path)
-			m.url = migrated(t)
-			k := &killer{steps: n, after: after}
-			_, err := m.copy(func(from log.Store, to log.Importer) (log.Store, log.Importer) {
-				return killedSource{from, k}, killedTarget{to, k}
-			})
-			if err == nil { // there are no more steps
-				for _, step := range []string{"import", "commit", "record", "freeze", "mark the source", "mark the target"} {
-					if !seen[step] {
-						t.Errorf("no copy was ended at %q", step)
-					}
-				}
-				t.Logf("%d steps", n-1)
-				return
-			}
-			if !errors.Is(err, errKilled) {
-				t.Fatalf("step %d: %v", n, err)
-			}
-			seen[k.at] = true
-			m.checkOneServes(t, n, k)
-			if _, err := m.copy(nil); err != nil {
-				t.Fatalf("resumed after step %d (%s, done: %t): %v", n, k.at, after, err)
-			}
-			source, target := m.dumps()
-			if !slices.Equal(source, want) || !slices.Equal(target, want) {
-				t.Fatalf("after step %d (%s, done: %t), target or source isn't what the source was", n, k.at, after)
-			}
+		copyFile(t, pristine, m.path)
+		m.url = migrated(t)
+		k := &killer{steps: n}
+		_, err := m.copy(func(from log.Store, to log.Importer) (log.Store, log.Importer) {
+			return killedSource{from, k}, killedTarget{to, k}
+		})
+		if err == nil { // there are no more steps
+			break
+		}
+		if !errors.Is(err, errKilled) {
+			t.Fatalf("step %d: %v", n, err)
+		}
+		seen[k.at] = true
+		m.checkNotBothServe(t, k.at)
+		if _, err := m.copy(nil); err != nil {
+			t.Fatalf("resumed before step %d (%s): %v", n, k.at, err)
+		}
+		source, target := m.dumps()
+		if !slices.Equal(source, want) || !slices.Equal(target, want) {
+			t.Fatalf("resumed before step %d (%s), target or source isn't what the source was", n, k.at)
+		}
+	}
+	for _, step := range []string{"import", "commit", "record", "freeze", "mark the source", "mark the target"} {
+		if !seen[step] {
+			t.Errorf("no copy was ended before %q", step)
 		}
 	}
 }
 
-// checkOneServes checks what can be served after a copy was ended.
-func (m *move) checkOneServes(t *testing.T, n int, k *killer) {
+// checkNotBothServe checks what can be served after a copy was ended before a step.
+func (m *move) checkNotBothServe(t *testing.T, step string) {
 	t.Helper()
 	source, target := m.source(), m.target()
 	defer m.close(source)
 	defer m.close(target)
-	from, to := m.refusal(source), m.refusal(target)
-	marked := k.at == "mark the target" || k.at == "mark the source" && k.after
-	done := k.at == "mark the target" && k.after
-	// An empty target is like any database that is new: what its fence knows is missing.
-	empty := k.at == "import" && !k.after
-	if (from == nil) == marked || marked && !errors.Is(from, log.ErrMoved) {
-		t.Errorf("step %d (%s, done: %t): serving the source: %v", n, k.at, k.after, from)
+	if err := m.refusal(source); (err == nil) != (step != "mark the target") || err != nil && !errors.Is(err, log.ErrMoved) {
+		t.Errorf("before %q: serving the source: %v", step, err)
 	}
-	if (to == nil) != done || to != nil && !empty && !errors.Is(to, log.ErrCopying) {
-		t.Errorf("step %d (%s, done: %t): serving the target: %v", n, k.at, k.after, to)
+	// An empty target is like any database that is new: what its fence knows is missing.
+	if err := m.refusal(target); err == nil || step != "import" && !errors.Is(err, log.ErrCopying) {
+		t.Errorf("before %q: serving the target: %v", step, err)
 	}
 }
 
@@ -606,6 +593,35 @@ func TestCopyRefusesATargetThatIsInUse(t *testing.T) {
 		return tx.Commit()
 	})
 	refused("a foreign entry", "1 entries that aren't the first of the source's 200")
+	for statement, want := range map[string]string{
+		"UPDATE payloads SET payload = seed WHERE log = 1 AND idx = 3":  "the target's contents aren't the source's",
+		"UPDATE ids SET id = 'other' WHERE log = 1 AND idx = 3":         "the target's ids aren't the source's",
+		"DELETE FROM checkpoints WHERE log = 1 AND size = 0":            "the target",
+		"INSERT INTO nodes VALUES (1, 1, 7, '')":                        "the target at entry 200: the store holds 1 tree nodes, want 0",
+		"UPDATE api_keys SET role = 'admin'":                            "which isn't the source's",
+		"UPDATE labels SET value = 'other' WHERE name = 'installation'": "a label installation, which isn't the source's",
+		"UPDATE heads SET frozen = TRUE WHERE log = 1":                  "the target's entries aren't the source's",
+		"UPDATE entries SET entries = set_byte(entries, 40, 7)":         "the target at entry",
+		"UPDATE log_keys SET vkey = 'other' WHERE log = 1":              "isn't the source's log default",
+	} {
+		m.url = migrated(t)
+		k := &killer{steps: 7} // before the source is marked
+		_, err := m.copy(func(from log.Store, to log.Importer) (log.Store, log.Importer) {
+			return killedSource{from, k}, killedTarget{to, k}
+		})
+		if !errors.Is(err, errKilled) || k.at != "freeze" && k.at != "record" && k.at != "mark the source" {
+			t.Fatal(k.at, err)
+		}
+		db, err := sql.Open("postgres", m.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+		db.Close()
+		refused(statement, want)
+	}
 }
 
 // A server that was running on the target before the copy began doesn't take up what is copied.
