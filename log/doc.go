@@ -53,6 +53,8 @@
 //	record.go, payload.go          the form in which events are shown, and that in which they rest
 //	key.go                         API keys and roles
 //	scrub.go, fsck.go              re-reading and re-hashing, slowly for ever or all at once
+//	copy.go                        moving all logs to another store
+//	succeed.go                     ending a log, and beginning the one that follows it
 //	metrics.go                     what an operator watches
 //
 // The bytes of all of this are specified in docs/spec.md, with vectors in testdata/vectors; the way through the code is
