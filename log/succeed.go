@@ -147,15 +147,13 @@ func (l *Log) signToEnd(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for range 5 { // other servers may sign at the same time
-		if l.Stopped() != nil || l.Sizes().Signed >= head.Size {
-			return nil
-		}
+	ended := func() bool { return l.Stopped() != nil || l.Sizes().Signed >= head.Size }
+	for attempt := 0; !ended() && attempt < 5; attempt++ { // other servers may sign at the same time
 		if err = l.publish(ctx); err != nil {
 			l.service.fail(l, err) // which stops a log that isn't intact
 		}
 	}
-	if l.Stopped() == nil && l.Sizes().Signed < head.Size {
+	if !ended() {
 		return errors.Join(ErrNotSigned, err)
 	}
 	return nil

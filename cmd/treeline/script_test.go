@@ -20,7 +20,7 @@ import (
 // The scripts in testdata/script use the program as a person does at a shell. Beside what testscript has they know:
 //
 //	serve DIR [flag…]       start a server on DIR; its greeting is stdout; sets SERVER, OPS and ADMIN (the admin key)
-//	halt                    stop it gracefully, which must go well
+//	halt                    stop it gracefully, which must go well (stop is testscript's own: it ends the script)
 //	exits CODE COMMAND …    run a command, which must end with that exit code
 //	set NAME MEMBER         set NAME to a member of the JSON object that is stdout
 //	line NAME REGEXP        set NAME to the line of stdout that matches, spaces around it aside
