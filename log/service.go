@@ -413,7 +413,7 @@ func (s *Service) publishGrown(ctx context.Context) {
 			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // each notes its own error
 }
 
 // publish signs the log if it has grown.

@@ -177,6 +177,9 @@ func (b *pgBench) bareLoop(name string) (raw, indexed float64) {
 			}
 			tab.rows = append(tab.rows, row)
 		}
+		if err := rows.Err(); err != nil {
+			b.t.Fatal(err)
+		}
 		tab.each = (len(tab.rows) + batches - 1) / batches
 		return tab
 	}
@@ -354,6 +357,9 @@ func (b *pgBench) sizes() {
 		if (heap+indexes)/events >= 0.5 {
 			lines = append(lines, fmt.Sprintf("%s: %.0f, and %.0f in its index", name, heap/events, indexes/events))
 		}
+	}
+	if err := rows.Err(); err != nil {
+		b.t.Fatal(err)
 	}
 	fmt.Println(strings.Join(slices.Concat(lines, []string{fmt.Sprintf("all: %.0f", all/events)}), "\n"))
 }

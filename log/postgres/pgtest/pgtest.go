@@ -82,10 +82,10 @@ func Both(m *testing.M, postgres *bool, skip string) {
 		if set := flag.Lookup("test.skip").Value.String(); set != "" {
 			skip += "|" + set
 		}
-		flag.Set("test.skip", skip)
-		flag.Set("test.bench", "")
+		set("test.skip", skip)
+		set("test.bench", "")
 		if flag.Lookup("rapid.checks") != nil {
-			flag.Set("rapid.checks", "15") // of laws that have held on the embedded store, by round trips
+			set("rapid.checks", "15") // of laws that have held on the embedded store, by round trips
 		}
 		code = m.Run()
 	}
@@ -93,6 +93,12 @@ func Both(m *testing.M, postgres *bool, skip string) {
 		shared.server.remove()
 	}
 	os.Exit(code)
+}
+
+func set(name, value string) {
+	if err := flag.Set(name, value); err != nil {
+		panic(err) // the flags are the testing package's
+	}
 }
 
 // Database returns the URL of a new, empty database, on a server that all tests of the binary share. The package's TestMain
@@ -221,17 +227,17 @@ func (s *Server) Clone(t testing.TB, settings ...string) *Server {
 	return c
 }
 
-// StandBy makes a server that was cloned from s and isn't started yet a streaming standby of s.
-func (c *Server) StandBy(t testing.TB, s *Server) {
+// StandBy makes a server that was cloned from the primary, and isn't started yet, a streaming standby of it.
+func (s *Server) StandBy(t testing.TB, primary *Server) {
 	t.Helper()
-	conf := fmt.Sprintf("primary_conninfo = '%s'\n", strings.ReplaceAll(s.URL("postgres"), "'", "''"))
+	conf := fmt.Sprintf("primary_conninfo = '%s'\n", strings.ReplaceAll(primary.URL("postgres"), "'", "''"))
 	for name, content := range map[string]string{"postgresql.auto.conf": conf, "standby.signal": ""} {
-		path := filepath.Join(c.Dir, name)
+		path := filepath.Join(s.Dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := own(c.Dir); err != nil {
+	if err := own(s.Dir); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -280,7 +286,7 @@ func (s *Server) run() error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // it was told to end
 		}
 		close(s.ended)
 	}()
@@ -327,7 +333,7 @@ func (s *Server) signal(sig syscall.Signal) {
 	if s.process == nil {
 		return
 	}
-	s.process.Signal(sig)
+	_ = s.process.Signal(sig) // it may have ended
 	<-s.ended
 	s.process = nil
 }
