@@ -7,8 +7,9 @@ const (
 		SELECT log, size, received_at, last, edge, frozen, class, part FROM heads
 		WHERE log = ANY($1) ORDER BY log FOR UPDATE`
 	// One round trip for all that is little: heads, and the runs of entries and nodes of those logs whose head was moved. It
-	// returns how many were; if that isn't all of them, the transaction is undone.
-	sqlAppend = `
+	// returns how many were; if that isn't all of them, the transaction is undone. Runs come as one piece of bytes, which cross
+	// the wire as they are, with offsets from 1.
+	sqlAppendHeads = `
 		WITH moved AS (
 		    UPDATE heads SET size = b.size, received_at = b.received_at, last = b.last, edge = b.edge, part = b.part
 		    FROM unnest($1::BIGINT[], $2::BIGINT[], $3::BIGINT[], $4::BIGINT[], $5::BYTEA[], $6::BYTEA[], $7::INTEGER[])
@@ -17,12 +18,26 @@ const (
 		    RETURNING heads.log
 		), runs AS (
 		    INSERT INTO entries (log, first, entries)
-		    SELECT e.* FROM unnest($8::BIGINT[], $9::BIGINT[], $10::BYTEA[]) AS e (log, first, entries) JOIN moved USING (log)
+		    SELECT e.log, e.first, substr($8::BYTEA, e.start, e.length)
+		    FROM unnest($9::BIGINT[], $10::BIGINT[], $11::INTEGER[], $12::INTEGER[]) AS e (log, first, start, length)
+		         JOIN moved USING (log)
 		), complete AS (
 		    INSERT INTO nodes (log, level, idx, hash)
-		    SELECT n.* FROM unnest($11::BIGINT[], $12::SMALLINT[], $13::BIGINT[], $14::BYTEA[]) AS n (log, level, idx, hash)
+		    SELECT n.* FROM unnest($13::BIGINT[], $14::SMALLINT[], $15::BIGINT[], $16::BYTEA[]) AS n (log, level, idx, hash)
 		         JOIN moved USING (log)
-		)
+		)`
+	// The same for the ids and contents of a small batch, for which COPY has too many round trips.
+	sqlAppendRows = `, named AS (
+		    INSERT INTO ids (log, idx, id)
+		    SELECT r.* FROM unnest($17::BIGINT[], $18::BIGINT[], $19::TEXT[]) AS r (log, idx, id) JOIN moved USING (log)
+		), filled AS (
+		    INSERT INTO payloads_%[1]d (log, idx, part, seed, payload)
+		    SELECT r.log, r.idx, %[1]d, substr($20::BYTEA, 32 * r.number::INTEGER - 31, 32), substr($21::BYTEA, r.start, r.length)
+		    FROM unnest($17::BIGINT[], $18::BIGINT[], $22::INTEGER[], $23::INTEGER[]) WITH ORDINALITY
+		         AS r (log, idx, start, length, number)
+		         JOIN moved USING (log)
+		)`
+	sqlAppendEnd = `
 		SELECT count(*) FROM moved`
 	sqlEnterParts = `
 		INSERT INTO log_parts (log, part, first)
