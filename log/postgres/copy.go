@@ -2,12 +2,13 @@ package postgres
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/jmoiron/sqlx"
 )
 
 // copyChunk is how many bytes of a COPY are sent at a time, so that the server reads while the next ones are made.
@@ -28,33 +29,39 @@ type copyStmt interface {
 }
 
 // copyRows runs a COPY statement on a connection that is in a transaction, with the rows that fn writes.
-func copyRows(ctx context.Context, conn *sql.Conn, buf []byte, statement string, fn func(*copier) error) ([]byte, error) {
-	err := conn.Raw(func(c any) (err error) {
-		stmt, err := c.(driver.Conn).Prepare(statement)
-		if err != nil {
-			return err
-		}
-		defer func() {
-			if closeErr := stmt.Close(); err == nil {
-				err = closeErr
-			}
-		}()
-		in, ok := stmt.(copyStmt)
-		if !ok {
-			return errors.New("the driver can't COPY")
-		}
-		w := &copier{ctx: ctx, stmt: in, buf: buf[:0]}
-		if err := fn(w); err != nil {
-			return err
-		}
-		if err := w.flush(); err != nil {
-			return err
-		}
-		buf = w.buf
-		_, err = stmt.Exec(nil) //nolint:staticcheck // the driver's way to end a COPY and learn of its errors
-		return err
+func copyRows(ctx context.Context, conn *sqlx.Conn, buf []byte, statement string, fn func(*copier) error) ([]byte, error) {
+	w := &copier{ctx: ctx, buf: buf[:0]}
+	var err error
+	rawErr := conn.Raw(func(c any) error {
+		err = w.copy(c.(driver.Conn), statement, fn)
+		// Not returned: for a lost connection database/sql would wait here until the transaction has ended, which waits for this.
+		return nil
 	})
-	return buf, err
+	return w.buf, errors.Join(rawErr, err)
+}
+
+func (w *copier) copy(conn driver.Conn, statement string, fn func(*copier) error) (err error) {
+	stmt, err := conn.Prepare(statement)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := stmt.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	var ok bool
+	if w.stmt, ok = stmt.(copyStmt); !ok {
+		return errors.New("the driver can't COPY")
+	}
+	if err := fn(w); err != nil {
+		return err
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	_, err = stmt.Exec(nil) //nolint:staticcheck // the driver's way to end a COPY and learn of its errors
+	return err
 }
 
 func (w *copier) int(n uint64) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
@@ -13,39 +14,34 @@ import (
 
 // Import adds empty logs, keys and labels.
 func (s *Store) Import(ctx context.Context, logs []log.Info, keys []log.Key, labels map[string]string) error {
-	err := s.importAll(ctx, logs, keys, labels)
+	err := s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return importAll(ctx, t, logs, keys, labels) })
 	if pq.As(err, pqerror.UniqueViolation) != nil {
 		return fmt.Errorf("%w: %w", log.ErrExists, err)
 	}
 	return err
 }
 
-func (s *Store) importAll(ctx context.Context, logs []log.Info, keys []log.Key, labels map[string]string) error {
-	t, err := s.write.BeginTxx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer t.Rollback()
+func importAll(ctx context.Context, t *sqlx.Tx, logs []log.Info, keys []log.Key, labels map[string]string) error {
 	for i := range logs {
 		l := &logs[i]
 		if _, err := t.ExecContext(ctx, sqlImportLog, l.ID, l.Name, l.Origin, l.Public, l.CreatedAt); err != nil {
-			return describe(err)
+			return err
 		}
 		if err := insertEmpty(ctx, t, l.ID, l); err != nil {
 			return err
 		}
 	}
 	for _, k := range keys {
-		if _, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt); err != nil {
-			return describe(err)
+		if err := insertKey(ctx, t, k); err != nil {
+			return err
 		}
 	}
 	for name, value := range labels {
 		if _, err := t.ExecContext(ctx, sqlImportLabel, name, value); err != nil {
-			return describe(err)
+			return err
 		}
 	}
-	return describe(t.Commit())
+	return nil
 }
 
 // RecordAll adds checkpoints.
@@ -57,25 +53,20 @@ func (s *Store) RecordAll(ctx context.Context, id log.ID, all []log.Signed) erro
 	for i, c := range all {
 		sizes[i], notes[i] = int64(c.Size), c.Note
 	}
-	t, err := s.write.BeginTxx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer t.Rollback()
-	err = changeOne(t.ExecContext(ctx, sqlMoveSignedOver, id, sizes[0], sizes[len(sizes)-1]))
-	if errors.Is(err, log.ErrNotFound) {
-		return fmt.Errorf("checkpoints from size %d on can't be recorded: %w", sizes[0], log.ErrExists)
-	}
-	if err != nil {
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		err := changeOne(t.ExecContext(ctx, sqlMoveSignedOver, id, sizes[0], sizes[len(sizes)-1]))
+		if errors.Is(err, log.ErrNotFound) {
+			return fmt.Errorf("checkpoints from size %d on can't be recorded: %w", sizes[0], log.ErrExists)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = t.ExecContext(ctx, sqlInsertCheckpoints, id, sizes, notes)
 		return err
-	}
-	if _, err := t.ExecContext(ctx, sqlInsertCheckpoints, id, sizes, notes); err != nil {
-		return describe(err)
-	}
-	return describe(t.Commit())
+	})
 }
 
 // RenameLabel gives a text another name.
 func (s *Store) RenameLabel(ctx context.Context, from, to string) error {
-	return changeOne(s.write.ExecContext(ctx, sqlRenameLabel, from, to))
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return changeOne(t.ExecContext(ctx, sqlRenameLabel, from, to)) })
 }

@@ -111,54 +111,45 @@ func (s *Store) Blocks(ctx context.Context, id log.ID, level int, segments []uin
 }
 
 // WriteIndex moves the log's index.
-func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) (err error) {
-	if s.write == nil {
-		return errReadOnly
-	}
-	conn, err := s.write.DB.Conn(ctx)
-	if err != nil {
-		return describe(err)
-	}
-	defer conn.Close()
-	tx, err := conn.BeginTx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer tx.Rollback()
-	if from == (log.Indexed{}) {
-		if _, err := tx.ExecContext(ctx, sqlInsertIndexed, id, from.Size, from.Last[:]); err != nil {
-			return describe(err)
+func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) error {
+	return s.inTx(ctx, func(conn *sqlx.Conn, t *sqlx.Tx) error {
+		if from == (log.Indexed{}) {
+			if _, err := t.ExecContext(ctx, sqlInsertIndexed, id, from.Size, from.Last[:]); err != nil {
+				return err
+			}
 		}
-	}
-	res, err := tx.ExecContext(ctx, sqlMoveIndexed, to.Size, to.Last[:], id, from.Size, from.Last[:])
-	if err != nil {
-		return describe(err)
-	}
-	if n, err := res.RowsAffected(); err != nil {
+		err := changeOne(t.ExecContext(ctx, sqlMoveIndexed, to.Size, to.Last[:], id, from.Size, from.Last[:]))
+		if errors.Is(err, log.ErrNotFound) {
+			return log.ErrHeadMoved
+		}
+		if err != nil {
+			return err
+		}
+		if err := dropSegments(ctx, t, id, drop); err != nil {
+			return err
+		}
+		buf, err := copyRows(ctx, conn, nil, sqlCopySegments, func(w *copier) error { return writeSegments(w, id, add) })
+		if err != nil {
+			return err
+		}
+		_, err = copyRows(ctx, conn, buf, sqlCopyBlocks, func(w *copier) error { return writeBlocks(w, id, add) })
 		return err
-	} else if n != 1 {
-		return log.ErrHeadMoved
-	}
+	})
+}
+
+func dropSegments(ctx context.Context, t *sqlx.Tx, id log.ID, drop []index.Meta) error {
 	dropped := make(map[int]pq.Int64Array)
 	for _, m := range drop {
 		dropped[m.Level] = append(dropped[m.Level], int64(m.Number))
 	}
 	for level, segments := range dropped {
 		for _, query := range []string{sqlDropSegments, sqlDropBlocks} {
-			if _, err := tx.ExecContext(ctx, query, id, level, segments); err != nil {
-				return describe(err)
+			if _, err := t.ExecContext(ctx, query, id, level, segments); err != nil {
+				return err
 			}
 		}
 	}
-	buf, err := copyRows(ctx, conn, nil, sqlCopySegments, func(w *copier) error { return writeSegments(w, id, add) })
-	if err != nil {
-		return describe(err)
-	}
-	_, err = copyRows(ctx, conn, buf, sqlCopyBlocks, func(w *copier) error { return writeBlocks(w, id, add) })
-	if err != nil {
-		return describe(err)
-	}
-	return describe(tx.Commit())
+	return nil
 }
 
 func writeSegments(w *copier, id log.ID, segments []*index.Segment) error {
@@ -194,19 +185,13 @@ func writeBlocks(w *copier, id log.ID, segments []*index.Segment) error {
 
 // DropIndex removes all of the log's index.
 func (s *Store) DropIndex(ctx context.Context, id log.ID) error {
-	if s.write == nil {
-		return errReadOnly
-	}
-	tx, err := s.write.BeginTxx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer tx.Rollback()
-	// The row that writers move first, so that none of them adds to what is dropped.
-	for _, query := range []string{sqlDropIndexed, sqlDropAllSegments, sqlDropAllBlocks} {
-		if _, err := tx.ExecContext(ctx, query, id); err != nil {
-			return describe(err)
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		// The row that writers move first, so that none of them adds to what is dropped.
+		for _, query := range []string{sqlDropIndexed, sqlDropAllSegments, sqlDropAllBlocks} {
+			if _, err := t.ExecContext(ctx, query, id); err != nil {
+				return err
+			}
 		}
-	}
-	return describe(tx.Commit())
+		return nil
+	})
 }

@@ -53,7 +53,7 @@ func MigrationStatus(ctx context.Context, url string) ([]Migration, error) {
 }
 
 func withMigrator(url string, fn func(*goose.Provider) error) error {
-	connector, address, err := connect(url, checkTimeout)
+	connector, address, err := connect(url, checkTimeout, grace, func() {})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,7 @@ const (
 // moment, and nobody reads in the wrong place.
 type parts struct {
 	rows uint64 // after which a part is closed
+	now  func() time.Time
 
 	mu   sync.Mutex
 	open map[string]part // the newest of each class
@@ -107,25 +109,23 @@ func (s *Store) openPart(ctx context.Context, class string, last int) error {
 	if ok && p.number > last {
 		return nil
 	}
-	err := s.createPart(ctx, class)
+	err := s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return createPart(ctx, t, class, last, s.parts.now()) })
 	if err != nil && pq.As(err, pqerror.UniqueViolation, pqerror.DuplicateTable) == nil {
-		return fmt.Errorf("opening a part for contents of class %s: %w", class, describe(err))
+		return fmt.Errorf("opening a part for contents of class %s: %w", class, err)
 	}
 	return s.loadParts(ctx) // made here, or at the same time by another server
 }
 
-func (s *Store) createPart(ctx context.Context, class string) error {
-	t, err := s.write.BeginTxx(ctx, nil)
+func createPart(ctx context.Context, t *sqlx.Tx, class string, last int, now time.Time) error {
+	var number int
+	err := t.GetContext(ctx, &number, sqlInsertPart, class, now.UnixMicro(), last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // another server has opened it meanwhile
+	}
 	if err != nil {
 		return err
 	}
-	defer t.Rollback()
-	now := time.Now().UnixMicro()
-	var number int
-	if err := t.GetContext(ctx, &number, sqlInsertPart, class, now); err != nil {
-		return err
-	}
-	if _, err := t.ExecContext(ctx, sqlCloseParts, class, now, number); err != nil {
+	if _, err := t.ExecContext(ctx, sqlCloseParts, class, now.UnixMicro(), number); err != nil {
 		return err
 	}
 	for _, statement := range []string{sqlCreatePart, sqlAttachPart} {
@@ -133,7 +133,7 @@ func (s *Store) createPart(ctx context.Context, class string) error {
 			return err
 		}
 	}
-	return t.Commit()
+	return nil
 }
 
 // rotate opens the next part of a class when the newest one is full or old, until ctx ends.
@@ -169,7 +169,7 @@ func (s *Store) rotateFull(ctx context.Context) error {
 			errs = append(errs, describe(err))
 			continue
 		}
-		if rows >= s.parts.rows || rows > 0 && time.Since(time.UnixMicro(p.openedAt)) > partAge {
+		if rows >= s.parts.rows || rows > 0 && s.parts.now().Sub(time.UnixMicro(p.openedAt)) > partAge {
 			errs = append(errs, s.openPart(ctx, class, p.number))
 		}
 	}

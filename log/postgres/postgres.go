@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,10 @@ type Options struct {
 	// Unhurried lets statements take up to an hour instead of 30 s, for a checker.
 	Unhurried bool
 	Logger    *slog.Logger // nil: none
+
+	// For tests.
+	now   func() time.Time // of the age of parts; nil: time.Now
+	grace time.Duration    // 0: grace
 }
 
 func (o Options) patience() time.Duration {
@@ -60,6 +66,7 @@ const (
 	checkTimeout     = time.Hour        // of a statement, for a checker or a migration
 	idleTimeout      = 30 * time.Second // of an open transaction: a server that vanished must not keep its locks
 	grace            = 15 * time.Second // beyond the longest statement, after which a silent connection is given up
+	pingTimeout      = 5 * time.Second
 )
 
 // Errors of opening.
@@ -94,6 +101,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.PartRows == 0 {
 		o.PartRows = DefaultPartRows
 	}
+	if o.now == nil {
+		o.now = time.Now
+	}
 	s, err := open(ctx, o)
 	if err != nil {
 		return nil, err
@@ -121,23 +131,39 @@ func OpenReadOnly(ctx context.Context, o Options) (*Store, error) {
 }
 
 func open(ctx context.Context, o Options) (*Store, error) {
-	connector, address, err := connect(o.URL, o.patience())
-	if err != nil {
-		return nil, err
+	if o.grace == 0 {
+		o.grace = grace
 	}
-	s := &Store{address: address, logger: o.Logger, end: func() {}}
-	pool := func(n int) *sqlx.DB {
-		db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	s := &Store{logger: o.Logger, end: func() {}}
+	pool := func(n int) (*sqlx.DB, error) {
+		var db *sqlx.DB
+		// After a network was cut all that are idle are as silent as the first that was noticed.
+		silent := func() {
+			db.SetMaxIdleConns(-1)
+			db.SetMaxIdleConns(n)
+		}
+		connector, address, err := connect(o.URL, o.patience(), o.grace, silent)
+		if err != nil {
+			return nil, err
+		}
+		s.address = address
+		db = sqlx.NewDb(sql.OpenDB(connector), "postgres")
 		db.SetMaxOpenConns(n)
 		db.SetMaxIdleConns(n)
 		db.SetConnMaxIdleTime(5 * time.Minute)
-		return db
+		return db, nil
 	}
-	s.read = pool(orDefault(o.Conns, DefaultConns))
-	s.write = pool(orDefault(o.Lanes, DefaultLanes) + 2) // checkpoints and administration beside the lanes
+	var err error
+	if s.read, err = pool(orDefault(o.Conns, DefaultConns)); err != nil {
+		return nil, err
+	}
+	// Checkpoints and administration beside the lanes.
+	if s.write, err = pool(orDefault(o.Lanes, DefaultLanes) + 2); err != nil {
+		return nil, err
+	}
 	if err := s.read.PingContext(ctx); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("%s: %w", address, describe(err))
+		return nil, fmt.Errorf("%s: %w", s.address, describe(err))
 	}
 	return s, nil
 }
@@ -150,7 +176,7 @@ func (s *Store) prepare(ctx context.Context, o Options) error {
 	if err := s.checkServer(ctx, o.AllowUnsafe); err != nil {
 		return err
 	}
-	s.parts.rows = o.PartRows
+	s.parts.rows, s.parts.now = o.PartRows, o.now
 	if err := s.openPart(ctx, class, 0); err != nil {
 		return err
 	}
@@ -178,7 +204,7 @@ func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 		return fmt.Errorf("the database's encoding is %s, want UTF8", settings["server_encoding"])
 	}
 	if settings["in_recovery"] != "off" {
-		return fmt.Errorf("the server is a standby: it can't be written to, name it with --db-read: %w", ErrUnreachable)
+		return fmt.Errorf("the server is a standby: it can't be written to: %w", ErrUnreachable)
 	}
 	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
 		if settings[name] != "off" {
@@ -203,8 +229,9 @@ func (s *Store) SystemIdentifier(ctx context.Context) (string, error) {
 // Address returns where the database is, for messages: it has no password.
 func (s *Store) Address() string { return s.address }
 
-// connect returns what makes connections, and the address for messages, which has no password.
-func connect(url string, patience time.Duration) (*pq.Connector, string, error) {
+// connect returns what makes connections, and the address for messages, which has no password. A connection that is silent for a
+// grace longer than a statement may take is given up, and silent is called.
+func connect(url string, patience, grace time.Duration, silent func()) (*pq.Connector, string, error) {
 	c, err := pq.NewConfig(url)
 	if err != nil {
 		return nil, "", errors.New("the database's URL can't be read: want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full")
@@ -220,24 +247,48 @@ func connect(url string, patience time.Duration) (*pq.Connector, string, error) 
 	if c.Runtime == nil {
 		c.Runtime = make(map[string]string)
 	}
-	for name, limit := range map[string]time.Duration{
-		"statement_timeout": patience, "idle_in_transaction_session_timeout": idleTimeout,
+	for name, value := range map[string]string{
+		"statement_timeout":                   strconv.FormatInt(patience.Milliseconds(), 10),
+		"idle_in_transaction_session_timeout": strconv.FormatInt(idleTimeout.Milliseconds(), 10),
+		// While PostgreSQL waits for the data of a COPY it minds neither: a client that vanished is noticed by TCP, in 30 s.
+		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4",
 	} {
 		if _, set := c.Runtime[name]; !set {
-			c.Runtime[name] = strconv.FormatInt(limit.Milliseconds(), 10)
+			c.Runtime[name] = value
 		}
+	}
+	if patience, err = timeout(c.Runtime["statement_timeout"]); err != nil {
+		return nil, "", err
 	}
 	connector, err := pq.NewConnectorConfig(c)
 	if err != nil {
 		return nil, "", fmt.Errorf("the database's URL: %w", err)
 	}
-	connector.Dialer(dialer{patience + grace})
+	connector.Dialer(dialer{patience + grace, silent})
 	host := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
 	return connector, fmt.Sprintf("database %s at %s, user %s", c.Database, host, c.User), nil
 }
 
+// timeout reads a statement_timeout as it is written in a URL: milliseconds, or a number and a unit. 0 is none, so the longest.
+func timeout(value string) (time.Duration, error) {
+	d, err := time.ParseDuration(strings.Replace(value, "min", "m", 1))
+	if ms, atoiErr := strconv.Atoi(value); atoiErr == nil {
+		d, err = time.Duration(ms)*time.Millisecond, nil
+	}
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("the database's URL has statement_timeout=%s: want milliseconds, or a number and ms, s, min or h", value)
+	}
+	if d == 0 {
+		d = checkTimeout
+	}
+	return d, nil
+}
+
 // dialer makes connections that fail when the other side owes an answer for too long, as after a network was cut.
-type dialer struct{ silence time.Duration }
+type dialer struct {
+	silence time.Duration
+	silent  func()
+}
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialTimeout(network, address, connectTimeout)
@@ -254,24 +305,57 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{c, d.silence}, nil
+	return &patientConn{Conn: c, dialer: d}, nil
 }
 
-// patientConn is a connection on which each read waits so long and no longer. Nothing is read from one that is idle.
+// patientConn is a connection on which each read and each write waits so long and no longer. Nothing is read from one that is idle.
 type patientConn struct {
 	net.Conn
-	silence time.Duration
+	dialer
+	limited bool // by the driver, while it connects
+}
+
+func (c *patientConn) SetDeadline(t time.Time) error {
+	c.limited = !t.IsZero()
+	return c.Conn.SetDeadline(t)
 }
 
 func (c *patientConn) Read(b []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.silence)); err != nil {
-		return 0, err
+	return c.patiently(c.SetReadDeadline, c.Conn.Read, b)
+}
+
+func (c *patientConn) Write(b []byte) (int, error) {
+	return c.patiently(c.SetWriteDeadline, c.Conn.Write, b)
+}
+
+func (c *patientConn) patiently(limit func(time.Time) error, do func([]byte) (int, error), b []byte) (int, error) {
+	if !c.limited {
+		if err := limit(time.Now().Add(c.silence)); err != nil {
+			return 0, err
+		}
 	}
-	return c.Conn.Read(b)
+	n, err := do(b)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.limited {
+		go c.silent() // which closes connections, and may not be called by one
+	}
+	return n, err
 }
 
 // Ping reports whether the database can be written to.
 func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() { answered <- s.ping(ctx) }() // the driver doesn't give up a silent connection when ctx ends
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w: it doesn't answer", s.address, ErrUnreachable)
+	}
+}
+
+func (s *Store) ping(ctx context.Context) error {
 	var standby bool
 	if err := s.read.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
 		return fmt.Errorf("%s: %w", s.address, describe(err))

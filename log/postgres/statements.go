@@ -122,9 +122,12 @@ const (
 	sqlPartRows = `
 		SELECT coalesce(sum(heads.size - log_parts.first), 0)::BIGINT
 		FROM heads JOIN log_parts ON log_parts.log = heads.log AND log_parts.part = heads.part WHERE heads.part = $1`
+	// Unless there is one after the part $3. Of two servers that are at it one waits for the other, and then has a number that is
+	// taken.
 	sqlInsertPart = `
 		INSERT INTO parts (part, class, opened_at)
 		SELECT coalesce(max(part), 0) + 1, $1, $2 FROM parts
+		HAVING NOT coalesce(bool_or(class = $1 AND part > $3), FALSE)
 		RETURNING part`
 	sqlCloseParts = `
 		UPDATE parts SET closed_at = $2 WHERE class = $1 AND part < $3 AND closed_at IS NULL`

@@ -3,7 +3,12 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -20,8 +25,8 @@ const maxRun = 110
 type tx struct {
 	ctx   context.Context
 	s     *Store
-	conn  *sql.Conn
-	tx    *sql.Tx
+	conn  *sqlx.Conn
+	tx    *sqlx.Tx
 	heads map[log.ID]head
 	buf   []byte // rows of a COPY
 }
@@ -38,19 +43,15 @@ func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) 
 	if s.write == nil {
 		return nil, errReadOnly
 	}
-	conn, err := s.write.DB.Conn(ctx)
-	if err != nil {
-		return nil, describe(err)
+	t := &tx{ctx: ctx, s: s, heads: make(map[log.ID]head, len(logs))}
+	if t.conn, t.tx, err = s.begin(ctx); err != nil {
+		return nil, err
 	}
-	t := &tx{ctx: ctx, s: s, conn: conn, heads: make(map[log.ID]head, len(logs))}
 	defer func() {
 		if err != nil {
 			t.Rollback()
 		}
 	}()
-	if t.tx, err = conn.BeginTx(ctx, nil); err != nil {
-		return nil, describe(err)
-	}
 	ids := make(pq.Int64Array, len(logs))
 	for i, id := range logs {
 		ids[i] = int64(id)
@@ -290,10 +291,65 @@ func (t *tx) Commit() error {
 }
 
 func (t *tx) Rollback() {
-	if t.tx != nil {
-		t.tx.Rollback()
-	}
+	t.tx.Rollback()
 	t.conn.Close()
+}
+
+// begin starts a transaction. A connection that was lost since it was last used is passed over: nothing has happened on it.
+func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
+	for lost := 0; ; lost++ {
+		conn, err := s.write.Connx(ctx)
+		if err != nil {
+			return nil, nil, describe(err)
+		}
+		t, err := conn.BeginTxx(ctx, nil)
+		if err == nil {
+			return conn, t, nil
+		}
+		conn.Close()
+		hungUp := errors.Is(err, driver.ErrBadConn) || errors.Is(err, syscall.ECONNRESET)
+		if !hungUp || lost > s.write.Stats().MaxOpenConnections {
+			return nil, nil, describe(err)
+		}
+	}
+}
+
+// Attempts at a transaction that PostgreSQL undoes for the sake of others, and the longest first pause between two.
+const (
+	maxAttempts  = 10
+	attemptPause = 2 * time.Millisecond
+)
+
+// inTx commits what fn does, and does it again from the start if PostgreSQL undid it for the sake of others. Whatever writes is in
+// a transaction: a statement outside of one is repeated by database/sql when its answer is lost, though it was carried out.
+func (s *Store) inTx(ctx context.Context, fn func(*sqlx.Conn, *sqlx.Tx) error) error {
+	if s.write == nil {
+		return errReadOnly
+	}
+	for attempt := 1; ; attempt++ {
+		err := s.tryTx(ctx, fn)
+		if !errors.Is(err, log.ErrRolledBack) || attempt == maxAttempts {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rand.N(attemptPause << attempt)):
+		}
+	}
+}
+
+func (s *Store) tryTx(ctx context.Context, fn func(*sqlx.Conn, *sqlx.Tx) error) error {
+	conn, t, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer t.Rollback()
+	if err := fn(conn, t); err != nil {
+		return describe(err)
+	}
+	return describe(t.Commit())
 }
 
 // class is the retention class of new logs' contents.
@@ -301,67 +357,55 @@ const class = "standard"
 
 // CreateLog adds an empty log.
 func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
-	for {
-		err := s.createLog(ctx, info)
-		// Another server made a log at the same time, which took the number, or the name.
-		if pq.As(err, pqerror.UniqueViolation) == nil {
+	var id log.ID
+	err := s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		var taken bool
+		if err := t.GetContext(ctx, &taken, sqlTaken, info.Name, info.Origin); err != nil {
 			return err
 		}
+		if taken {
+			return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
+		}
+		err := t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
+		if pq.As(err, pqerror.UniqueViolation) != nil {
+			// Another server made a log at the same time, which took the number, or the name.
+			return fmt.Errorf("%w: %w", log.ErrRolledBack, err)
+		}
+		if err != nil {
+			return err
+		}
+		return insertEmpty(ctx, t, id, info)
+	})
+	if err == nil {
+		info.ID = id
 	}
-}
-
-func (s *Store) createLog(ctx context.Context, info *log.Info) error {
-	t, err := s.write.BeginTxx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer t.Rollback()
-	var taken bool
-	if err := t.GetContext(ctx, &taken, sqlTaken, info.Name, info.Origin); err != nil {
-		return describe(err)
-	}
-	if taken {
-		return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
-	}
-	var id log.ID
-	err = t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
-	if err != nil {
-		return describe(err)
-	}
-	if err := insertEmpty(ctx, t, id, info); err != nil {
-		return err
-	}
-	if err := t.Commit(); err != nil {
-		return describe(err)
-	}
-	info.ID = id
-	return nil
+	return err
 }
 
 // insertEmpty adds what an empty log has besides its row in logs.
 func insertEmpty(ctx context.Context, t *sqlx.Tx, id log.ID, info *log.Info) error {
 	for i, vkey := range info.VKeys {
 		if _, err := t.ExecContext(ctx, sqlInsertVKey, id, i, vkey); err != nil {
-			return describe(err)
+			return err
 		}
 	}
 	genesis := log.Genesis(info.Origin)
 	if _, err := t.ExecContext(ctx, sqlInsertHead, id, genesis[:], class); err != nil {
-		return describe(err)
+		return err
 	}
 	_, err := t.ExecContext(ctx, sqlInsertSigned, id)
-	return describe(err)
+	return err
 }
 
 // Freeze ends a log.
 func (s *Store) Freeze(ctx context.Context, id log.ID) error {
-	return changeOne(s.write.ExecContext(ctx, sqlFreeze, id))
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return changeOne(t.ExecContext(ctx, sqlFreeze, id)) })
 }
 
 // changeOne returns ErrNotFound if a statement changed no row.
 func changeOne(res sql.Result, err error) error {
 	if err != nil {
-		return describe(err)
+		return err
 	}
 	if n, err := res.RowsAffected(); err != nil {
 		return err
@@ -373,47 +417,53 @@ func changeOne(res sql.Result, err error) error {
 
 // Record adds a checkpoint. The row in signed is what two servers that record at the same time wait for.
 func (s *Store) Record(ctx context.Context, id log.ID, c log.Signed) error {
-	t, err := s.write.BeginTxx(ctx, nil)
-	if err != nil {
-		return describe(err)
-	}
-	defer t.Rollback()
-	res, err := t.ExecContext(ctx, sqlMoveSigned, id, c.Size)
-	if err != nil {
-		return describe(err)
-	}
-	if moved, err := res.RowsAffected(); err != nil {
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		err := changeOne(t.ExecContext(ctx, sqlMoveSigned, id, c.Size))
+		if errors.Is(err, log.ErrNotFound) {
+			return recorded(ctx, t, id, c)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = t.ExecContext(ctx, sqlInsertCheckpoint, id, c.Size, c.Note)
 		return err
-	} else if moved == 0 {
-		var newest log.Signed
-		if err := t.QueryRowxContext(ctx, sqlCheckpoint, id, int64(merkle.MaxSize)).Scan(&newest.Size, &newest.Note); err != nil {
-			return orNotFound(err)
-		}
-		if newest.Size == c.Size && string(newest.Note) == string(c.Note) {
-			return nil
-		}
-		return fmt.Errorf("a checkpoint of size %d is recorded, size %d can't be: %w", newest.Size, c.Size, log.ErrExists)
+	})
+}
+
+// recorded returns nil if c is the newest checkpoint that is recorded.
+func recorded(ctx context.Context, t *sqlx.Tx, id log.ID, c log.Signed) error {
+	var newest log.Signed
+	err := t.QueryRowxContext(ctx, sqlCheckpoint, id, int64(merkle.MaxSize)).Scan(&newest.Size, &newest.Note)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return log.ErrNotFound
+	case err != nil:
+		return err
+	case newest.Size == c.Size && string(newest.Note) == string(c.Note):
+		return nil
 	}
-	if _, err := t.ExecContext(ctx, sqlInsertCheckpoint, id, c.Size, c.Note); err != nil {
-		return describe(err)
-	}
-	return describe(t.Commit())
+	return fmt.Errorf("a checkpoint of size %d is recorded, size %d can't be: %w", newest.Size, c.Size, log.ErrExists)
 }
 
 // Label returns a text kept under name.
-func (s *Store) Label(ctx context.Context, name, value string) (string, error) {
-	if _, err := s.write.ExecContext(ctx, sqlInsertLabel, name, value); err != nil {
-		return "", describe(err)
-	}
-	var kept string
-	err := s.write.GetContext(ctx, &kept, sqlLabel, name)
-	return kept, describe(err)
+func (s *Store) Label(ctx context.Context, name, value string) (kept string, err error) {
+	err = s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		if _, err := t.ExecContext(ctx, sqlInsertLabel, name, value); err != nil {
+			return err
+		}
+		return t.GetContext(ctx, &kept, sqlLabel, name)
+	})
+	return kept, err
 }
 
 // CreateKey adds an API key.
 func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
-	_, err := s.write.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt)
-	return describe(err)
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return insertKey(ctx, t, k) })
+}
+
+func insertKey(ctx context.Context, t *sqlx.Tx, k log.Key) error {
+	_, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt)
+	return err
 }
 
 func packHashes(hashes []merkle.Hash) []byte {

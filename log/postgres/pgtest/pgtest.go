@@ -259,7 +259,7 @@ func (s *Server) run() error {
 		s.Port = l.Addr().(*net.TCPAddr).Port
 		l.Close()
 	}
-	path, err := binary("postgres")
+	path, err := program("postgres")
 	if err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (s *Server) remove() {
 
 // Run runs one of PostgreSQL's programs, as the user who runs servers, and returns its output.
 func Run(name string, args ...string) (string, error) {
-	path, err := binary(name)
+	path, err := program(name)
 	if err != nil {
 		return "", err
 	}
@@ -416,7 +416,7 @@ func programs() string {
 	return best
 }
 
-func binary(name string) (string, error) {
+func program(name string) (string, error) {
 	dir, err := installed()
 	if err != nil {
 		return "", err

@@ -1,0 +1,27 @@
+package postgres
+
+import (
+	"context"
+	"time"
+)
+
+// WithGrace sets for how long longer than the longest statement a silent connection is kept.
+func WithGrace(o Options, d time.Duration) Options {
+	o.grace = d
+	return o
+}
+
+// WithClock sets the clock by which parts grow old.
+func WithClock(o Options, now func() time.Time) Options {
+	o.now = now
+	return o
+}
+
+// RotateFull opens the next part of those that are full or old, as happens every few seconds.
+func RotateFull(s *Store) error { return s.rotateFull(context.Background()) }
+
+// Setting returns a setting of the sessions that write.
+func Setting(ctx context.Context, s *Store, name string) (value string, err error) {
+	err = s.write.GetContext(ctx, &value, "SELECT current_setting($1)", name)
+	return value, err
+}
