@@ -36,6 +36,9 @@ func describe(err error) error {
 func describeServer(err error, e *pq.Error) error {
 	switch e.Code.Class() {
 	case "40": // transaction rollback: serialization failures, deadlocks
+		if e.Code == pqerror.TRStatementCompletionUnknown {
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
 		return fmt.Errorf("%w: %w", log.ErrRolledBack, err)
 	case "28": // invalid authorization
 		return fmt.Errorf("%w: it refuses the user or the password: %w", ErrUnreachable, err)

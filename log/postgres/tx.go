@@ -302,7 +302,7 @@ func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
 		if err != nil {
 			return nil, nil, describe(err)
 		}
-		t, err := conn.BeginTxx(ctx, nil)
+		t, err := conn.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}) // whatever the database's default
 		if err == nil {
 			return conn, t, nil
 		}
