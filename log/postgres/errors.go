@@ -34,6 +34,9 @@ func describe(err error) error {
 }
 
 func describeServer(err error, e *pq.Error) error {
+	if e.Code == pqerror.ProtocolViolation && strings.Contains(e.Message, "startup parameter") {
+		return fmt.Errorf("%w: %w; let the pooler ignore it: ignore_startup_parameters", ErrUnreachable, err)
+	}
 	switch e.Code.Class() {
 	case "40": // transaction rollback: serialization failures, deadlocks
 		if e.Code == pqerror.TRStatementCompletionUnknown {

@@ -206,13 +206,20 @@ func TestAnAppendThatIsCutAnywhereIsThereOnceAfterARetry(t *testing.T) {
 	}
 }
 
-// behind starts a proxy for the server of a database, and returns the database's URL by way of it.
-func behind(t *testing.T, direct string) (*pgtest.Proxy, string) {
+// at parses a URL.
+func at(t *testing.T, text string) *url.URL {
 	t.Helper()
-	u, err := url.Parse(direct)
+	u, err := url.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return u
+}
+
+// behind starts a proxy for the server of a database, and returns the database's URL by way of it.
+func behind(t *testing.T, direct string) (*pgtest.Proxy, string) {
+	t.Helper()
+	u := at(t, direct)
 	port, err := strconv.Atoi(u.Port())
 	if err != nil {
 		t.Fatal(err)

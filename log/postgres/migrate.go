@@ -65,6 +65,9 @@ func withMigrator(url string, fn func(*goose.Provider) error) error {
 	}
 	m, err := migrator(db, goose.WithLocker(locker))
 	if err == nil {
+		err = checkEncoding(ctx, db)
+	}
+	if err == nil {
 		err = fn(m)
 	}
 	if err != nil {
@@ -83,6 +86,9 @@ func migrator(db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, err
 
 // checkVersion refuses a schema that isn't the one that this program works with, without changing it.
 func checkVersion(ctx context.Context, db *sqlx.DB) error {
+	if err := checkEncoding(ctx, db.DB); err != nil {
+		return describe(err)
+	}
 	var there bool
 	err := db.GetContext(ctx, &there, `SELECT to_regclass('goose_db_version') IS NOT NULL`)
 	if err != nil {
@@ -106,6 +112,16 @@ func checkVersion(ctx context.Context, db *sqlx.DB) error {
 		return fmt.Errorf("%w: its schema is version %d, this program needs %d; run: treeline migrate up", ErrSchema, have, want)
 	}
 	return nil
+}
+
+// checkEncoding refuses a database that can't hold every text.
+func checkEncoding(ctx context.Context, db *sql.DB) error {
+	var encoding string
+	err := db.QueryRowContext(ctx, `SHOW server_encoding`).Scan(&encoding)
+	if err == nil && encoding != "UTF8" {
+		err = fmt.Errorf("%w: its encoding is %s, want UTF8; make one with createdb --template=template0 --encoding=UTF8", ErrSchema, encoding)
+	}
+	return err
 }
 
 func refuseNewer(ctx context.Context, m *goose.Provider) error {

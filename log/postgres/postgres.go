@@ -185,7 +185,7 @@ func (s *Store) prepare(ctx context.Context, o Options) error {
 	return nil
 }
 
-// checkServer refuses a server that would lose commits, one that can't be written to, and one that garbles text.
+// checkServer refuses a server that would lose commits, and one that can't be written to.
 func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 	settings := make(map[string]string)
 	err := each(ctx, s.read, sqlSettings, func(rows *sqlx.Rows) error {
@@ -200,9 +200,6 @@ func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 	if v, _ := strconv.Atoi(settings["server_version_num"]); v < 140000 {
 		return fmt.Errorf("it is PostgreSQL %s, want 14 or newer", settings["server_version"])
 	}
-	if settings["server_encoding"] != "UTF8" {
-		return fmt.Errorf("the database's encoding is %s, want UTF8", settings["server_encoding"])
-	}
 	if settings["in_recovery"] != "off" {
 		return fmt.Errorf("the server is a standby: it can't be written to: %w", ErrUnreachable)
 	}
@@ -215,6 +212,9 @@ func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 				ErrUnsafe, name)
 		}
 		s.logger.Warn("UNSAFE DATABASE: a crash loses or damages acknowledged events", "setting", name, "value", "off")
+	}
+	if settings["idle_in_transaction_session_timeout"] == "0" {
+		s.logger.Warn("a server that vanishes keeps its locks: a pooler ignores idle_in_transaction_session_timeout; set it for the role")
 	}
 	return nil
 }

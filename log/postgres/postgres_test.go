@@ -12,10 +12,16 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // opener opens stores in databases of their own.
-type opener struct{ url string }
+type opener struct {
+	url string
+	by  func(url string) string // the way to a database; nil: directly
+}
 
 func (o *opener) Open(t *testing.T) log.Store {
 	o.url = migrated(t)
+	if o.by != nil {
+		o.url = o.by(o.url)
+	}
 	return open(t, o.url)
 }
 

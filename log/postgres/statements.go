@@ -105,7 +105,8 @@ const (
 		SELECT value FROM labels WHERE name = $1`
 	sqlSettings = `
 		SELECT name, setting FROM pg_settings
-		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version', 'server_version_num', 'server_encoding')
+		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version', 'server_version_num',
+		               'idle_in_transaction_session_timeout')
 		UNION ALL SELECT 'in_recovery', CASE WHEN pg_is_in_recovery() THEN 'on' ELSE 'off' END`
 	sqlSystemIdentifier = `
 		SELECT system_identifier::TEXT FROM pg_control_system()`

@@ -1,0 +1,188 @@
+package postgres_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/treeline-log/treeline/log/postgres"
+	"github.com/treeline-log/treeline/log/postgres/pgtest"
+)
+
+// What keeps a store from being opened is named, with where the database is, and never with the password.
+func TestOpeningSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	good := migrated(t)
+	change := func(do func(*url.URL)) string {
+		u := at(t, good)
+		do(u)
+		return u.String()
+	}
+	newer := migrated(t)
+	if _, err := direct(t, newer).Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, TRUE)"); err != nil {
+		t.Fatal(err)
+	}
+	latin := at(t, pgtest.Database(t))
+	name := strings.TrimPrefix(latin.Path, "/") + "_latin1"
+	if _, err := direct(t, latin.String()).Exec("CREATE DATABASE " + name + " TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'"); err != nil {
+		t.Fatal(err)
+	}
+	latin.Path = name
+	if _, err := postgres.Migrate(t.Context(), latin.String()); err == nil || !strings.Contains(err.Error(), "LATIN1") {
+		t.Errorf("migrating a database of another encoding: got %v, want a refusal", err)
+	}
+	for _, test := range []struct {
+		name, url string
+		is        error
+		says      string
+	}{
+		{"no URL", "postgres://user:correct%20horse@[", nil, "want postgres://"},
+		{"wrong password", change(func(u *url.URL) { u.User = url.UserPassword(pgtest.User, "tr0ub4dor") }), postgres.ErrUnreachable, "password"},
+		{"no such user", change(func(u *url.URL) { u.User = url.UserPassword("nobody", "tr0ub4dor") }), postgres.ErrUnreachable, "nobody"},
+		{"no such database", change(func(u *url.URL) { u.Path = "nowhere" }), postgres.ErrUnreachable, "createdb"},
+		{"nobody there", change(func(u *url.URL) { u.Host = "127.0.0.1:1" }), postgres.ErrUnreachable, "refused"},
+		{"no such host", change(func(u *url.URL) { u.Host = "nowhere.invalid:5432" }), postgres.ErrUnreachable, "nowhere.invalid"},
+		{"no TLS", change(func(u *url.URL) { u.RawQuery = "sslmode=require" }), nil, "SSL"},
+		{"a timeout that is none", good + "&statement_timeout=soon", nil, "statement_timeout=soon"},
+		{"no schema", pgtest.Database(t), postgres.ErrSchema, "treeline migrate up"},
+		{"a newer schema", newer, postgres.ErrSchema, "newer treeline"},
+		{"another encoding", latin.String(), postgres.ErrSchema, "LATIN1"},
+	} {
+		for how, open := range map[string]func() (*postgres.Store, error){
+			"writing": func() (*postgres.Store, error) { return postgres.Open(t.Context(), postgres.Options{URL: test.url}) },
+			"reading": func() (*postgres.Store, error) {
+				return postgres.OpenReadOnly(t.Context(), postgres.Options{URL: test.url})
+			},
+		} {
+			s, err := open()
+			if err == nil {
+				s.Close()
+				t.Errorf("%s, for %s: no error", test.name, how)
+				continue
+			}
+			text := err.Error()
+			if test.is != nil && !errors.Is(err, test.is) || !strings.Contains(text, test.says) {
+				t.Errorf("%s, for %s: got %q, want %v, and in it %q", test.name, how, text, test.is, test.says)
+			}
+			for _, secret := range []string{"tr0ub4dor", "correct horse", "correct%20horse"} {
+				if strings.Contains(text, secret) {
+					t.Errorf("%s, for %s: the password is in %q", test.name, how, text)
+				}
+			}
+		}
+	}
+}
+
+// A server that may lose what it has committed is refused, whoever has made it so, unless the operator accepts that.
+func TestAnUnsafeServerIsRefused(t *testing.T) {
+	t.Parallel()
+	unsafe := pgtest.Start(t, "fsync = off", "full_page_writes = off")
+	made := unsafe.Database(t)
+	if _, err := postgres.Migrate(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	byDatabase, byRole := migrated(t), migrated(t)
+	database := strings.TrimPrefix(at(t, byDatabase).Path, "/")
+	role := at(t, byRole)
+	role.User = url.UserPassword("hasty", pgtest.Password)
+	for _, statement := range []string{
+		"ALTER DATABASE " + database + " SET synchronous_commit = off",
+		"CREATE ROLE hasty SUPERUSER LOGIN PASSWORD '" + pgtest.Password + "'",
+		"ALTER ROLE hasty SET synchronous_commit = off",
+	} {
+		if _, err := direct(t, byRole).Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	for _, test := range []struct {
+		url      string
+		settings []string
+	}{
+		{made, []string{"fsync", "full_page_writes"}},
+		{byDatabase, []string{"synchronous_commit"}},
+		{role.String(), []string{"synchronous_commit"}},
+		{migrated(t) + "&synchronous_commit=off", []string{"synchronous_commit"}},
+	} {
+		_, err := postgres.Open(t.Context(), postgres.Options{URL: test.url})
+		if !errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), test.settings[0]+" is off") ||
+			!strings.Contains(err.Error(), "--allow-unsafe-db") {
+			t.Errorf("got %v, want %v because of %s", err, postgres.ErrUnsafe, test.settings[0])
+		}
+		var logged bytes.Buffer
+		s, err := postgres.Open(t.Context(), postgres.Options{
+			URL: test.url, AllowUnsafe: true, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		for _, name := range test.settings {
+			if want := fmt.Sprintf("UNSAFE DATABASE: a crash loses or damages acknowledged events\" setting=%s", name); !strings.Contains(logged.String(), want) {
+				t.Errorf("the log has no %q:\n%s", want, &logged)
+			}
+		}
+	}
+}
+
+// A standby can be read, and not be served from. It may become a primary, so that is waited for.
+func TestAStandbyIsForReading(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Start(t)
+	url := primary.Database(t)
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	standby := primary.Clone(t)
+	standby.StandBy(t, primary)
+	standby.Run(t)
+	there := at(t, url)
+	there.Host = fmt.Sprintf("127.0.0.1:%d", standby.Port)
+	_, err := postgres.Open(t.Context(), postgres.Options{URL: there.String()})
+	if !errors.Is(err, postgres.ErrUnreachable) || !strings.Contains(err.Error(), "standby") {
+		t.Errorf("opened for writing: %v, want %v", err, postgres.ErrUnreachable)
+	}
+	reader, err := postgres.OpenReadOnly(t.Context(), postgres.Options{URL: there.String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := reader.Logs(t.Context()); err != nil {
+		t.Error(err)
+	}
+	standby.Promote(t)
+	s, err := postgres.Open(t.Context(), postgres.Options{URL: there.String()})
+	if err != nil {
+		t.Fatalf("after its promotion: %v", err)
+	}
+	s.Close()
+}
+
+// Connections that a restart of the server ended are replaced by new ones, and no append pays for them.
+func TestARestartOfTheServerIsSurvived(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	url := s.Database(t)
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	svc := serve(t, url, postgres.Options{URL: url})
+	var ids []string
+	for i, end := range []func(){s.Stop, s.Quit, s.Quit} {
+		ids = append(ids, fmt.Sprint("before-", i))
+		if _, err := svc.append(ids[len(ids)-1]); err != nil {
+			t.Fatal(err)
+		}
+		svc.signed()
+		end()
+		s.Run(t)
+		ids = append(ids, fmt.Sprint("after-", i))
+		if _, err := svc.append(ids[len(ids)-1]); err != nil {
+			t.Errorf("the first append after restart %d: %v", i, err)
+		}
+	}
+	svc.holds(ids...)
+}
