@@ -42,6 +42,7 @@ type serveOptions struct {
 	partRows         uint64
 	singleLogBatches bool
 	allowUnsafe      bool
+	pooler           bool
 	dbRead           string
 }
 
@@ -68,6 +69,7 @@ func newServeCmd() *cobra.Command {
 	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
 	f.Uint64Var(&o.partRows, "part-rows", postgres.DefaultPartRows, "PostgreSQL: contents after which the next partition is opened")
 	f.BoolVar(&o.singleLogBatches, "single-log-batches", false, "PostgreSQL: one log in a transaction, for a database that is sharded by log")
+	f.BoolVar(&o.pooler, "db-pooler", false, "PostgreSQL: the URL leads to a pooler in transaction mode, so prepare no statements")
 	f.BoolVar(&o.allowUnsafe, "allow-unsafe-db", false, "PostgreSQL: start though its settings let it lose acknowledged events")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -198,7 +200,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		lanes = o.lanes
 	}
 	r.store, err = o.openWriter(ctx, postgres.Options{
-		AllowUnsafe: o.allowUnsafe, PartRows: o.partRows, Conns: o.conns, Lanes: lanes, Logger: logger,
+		AllowUnsafe: o.allowUnsafe, Pooler: o.pooler, PartRows: o.partRows, Conns: o.conns, Lanes: lanes, Logger: logger,
 	})
 	if err != nil {
 		return nil, err

@@ -59,6 +59,8 @@ func describeServer(err error, e *pq.Error) error {
 	switch e.Code {
 	case pqerror.UniqueViolation, pqerror.CheckViolation, pqerror.NotNullViolation:
 		return fmt.Errorf("a row is there that shouldn't be: %w: %w", err, log.ErrDamaged)
+	case pqerror.InvalidSQLStatementName, pqerror.DuplicatePstatement:
+		return fmt.Errorf("a pooler hands each transaction another connection, start with --db-pooler: %w", err)
 	case pqerror.UndefinedTable, pqerror.UndefinedColumn:
 		return fmt.Errorf("%w: %w; run: treeline migrate up", ErrSchema, err)
 	case pqerror.ReadOnlySQLTransaction:

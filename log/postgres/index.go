@@ -59,7 +59,7 @@ const (
 // Indexed returns how far the log's index has come.
 func (s *Store) Indexed(ctx context.Context, id log.ID) (at log.Indexed, err error) {
 	var last []byte
-	err = s.read.QueryRowContext(ctx, sqlIndexed, id).Scan(&at.Size, &last)
+	err = scanRow(ctx, s.read, sqlIndexed, []any{id}, &at.Size, &last)
 	if errors.Is(err, sql.ErrNoRows) {
 		return log.Indexed{}, nil
 	}
@@ -75,7 +75,7 @@ func (s *Store) Indexed(ctx context.Context, id log.ID) (at log.Indexed, err err
 
 // Segments returns the log's segments.
 func (s *Store) Segments(ctx context.Context, id log.ID) (metas []index.Meta, err error) {
-	err = each(ctx, s.read, sqlSegments, func(rows *sqlx.Rows) error {
+	err = each(ctx, s.read, sqlSegments, func(rows *sql.Rows) error {
 		var m index.Meta
 		err := rows.Scan(&m.Level, &m.Number, &m.MinOccurred, &m.MaxOccurred, &m.FirstReceived, &m.LastReceived)
 		metas = append(metas, m)

@@ -26,7 +26,7 @@ type Migration struct {
 // at a time wait for each other.
 func Migrate(ctx context.Context, url string) ([]Migration, error) {
 	var done []Migration
-	err := withMigrator(url, func(m *goose.Provider) error {
+	err := withMigrator(ctx, url, func(m *goose.Provider) error {
 		if err := refuseNewer(ctx, m); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func Migrate(ctx context.Context, url string) ([]Migration, error) {
 // MigrationStatus returns all steps of the schema, and which of them the database has taken.
 func MigrationStatus(ctx context.Context, url string) ([]Migration, error) {
 	var all []Migration
-	err := withMigrator(url, func(m *goose.Provider) error {
+	err := withMigrator(ctx, url, func(m *goose.Provider) error {
 		status, err := m.Status(ctx)
 		for _, s := range status {
 			all = append(all, Migration{s.Source.Version, s.Source.Path, s.State == goose.StateApplied})
@@ -52,7 +52,7 @@ func MigrationStatus(ctx context.Context, url string) ([]Migration, error) {
 	return all, err
 }
 
-func withMigrator(url string, fn func(*goose.Provider) error) error {
+func withMigrator(ctx context.Context, url string, fn func(*goose.Provider) error) error {
 	connector, address, err := connect(url, checkTimeout, grace, func() {})
 	if err != nil {
 		return err

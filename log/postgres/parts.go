@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -52,25 +53,22 @@ type partRange struct {
 	part  int
 }
 
-// in returns the parts that hold contents of [from, to).
-func (p logParts) in(from, to uint64) pq.Int64Array {
-	var in pq.Int64Array
-	for i, r := range p.ranges {
-		end := to
-		if i+1 < len(p.ranges) {
-			end = p.ranges[i+1].first
+// at returns the part that holds the content at an index, and the index from which on it is another one; 0 if there is none.
+func (p logParts) at(index uint64) (part int, end uint64) {
+	end = math.MaxUint64
+	for i := len(p.ranges) - 1; i >= 0; i-- {
+		if r := p.ranges[i]; r.first <= index {
+			return r.part, end
 		}
-		if r.first < to && from < end {
-			in = append(in, int64(r.part))
-		}
+		end = p.ranges[i].first
 	}
-	return in
+	return 0, end
 }
 
-// loadParts reads which parts are open.
+// loadParts reads which parts are open, and makes ready to append to them.
 func (s *Store) loadParts(ctx context.Context) error {
 	open := make(map[string]part)
-	err := each(ctx, s.read, sqlParts, func(rows *sqlx.Rows) error {
+	err := each(ctx, s.read, sqlParts, func(rows *sql.Rows) error {
 		var class string
 		var p part
 		err := rows.Scan(&p.number, &class, &p.openedAt)
@@ -79,6 +77,11 @@ func (s *Store) loadParts(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, p := range open {
+		if _, err := s.write.stmt(ctx, appendSmall(p.number)); err != nil {
+			return describe(err)
+		}
 	}
 	s.parts.mu.Lock()
 	defer s.parts.mu.Unlock()
@@ -216,16 +219,25 @@ func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices [
 	if len(indices) == 0 {
 		return nil
 	}
-	from, to := indices[0], indices[len(indices)-1]+1
-	where, err := s.partsOf(ctx, db, id, to)
+	where, err := s.partsOf(ctx, db, id, indices[len(indices)-1]+1)
 	if err != nil {
 		return err
 	}
-	rows, err := db.QueryContext(ctx, sqlPayloadsAt, id, intArray(indices), where.in(from, to))
-	if err != nil {
-		return describe(err)
+	for len(indices) > 0 {
+		part, end := where.at(indices[0])
+		n, _ := slices.BinarySearch(indices, end)
+		if part != 0 {
+			rows, err := db.QueryContext(ctx, fmt.Sprintf(sqlPayloadsAt, part), id, intArray(indices[:n]))
+			if err != nil {
+				return describe(err)
+			}
+			if err := eachPayload(rows, fn); err != nil {
+				return err
+			}
+		}
+		indices = indices[n:]
 	}
-	return eachPayload(rows, fn)
+	return nil
 }
 
 func distinct(parts []int) []int {

@@ -21,7 +21,7 @@ var poolerSettings = []string{
 
 func TestStoreBehindAPooler(t *testing.T) {
 	host := at(t, pgtest.Pooler(t, pgtest.Database(t), poolerSettings...)).Host
-	storetest.Run(t, &opener{by: func(direct string) string {
+	storetest.Run(t, &opener{pooler: true, by: func(direct string) string {
 		u := at(t, direct)
 		u.Host = host
 		return u.String()
@@ -33,9 +33,9 @@ func TestServersBehindAPooler(t *testing.T) {
 	t.Parallel()
 	direct := migrated(t)
 	url := pgtest.Pooler(t, direct, poolerSettings...)
-	first := serve(t, direct, postgres.Options{URL: url, PartRows: 100})
+	first := serve(t, direct, postgres.Options{URL: url, PartRows: 100, Pooler: true})
 	second := &service{t: t, fence: first.fence, direct: direct}
-	second.open(postgres.Options{URL: url, PartRows: 100})
+	second.open(postgres.Options{URL: url, PartRows: 100, Pooler: true})
 	var wg sync.WaitGroup
 	for i, svc := range []*service{first, second} {
 		wg.Go(func() {

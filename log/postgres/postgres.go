@@ -36,6 +36,9 @@ type Options struct {
 	Conns int
 	// Lanes is how many transactions append at a time; 0 is DefaultLanes.
 	Lanes int
+	// Pooler means that the URL leads to a pooler that hands each transaction another connection, so that statements can't be
+	// prepared: that costs PostgreSQL the planning of each.
+	Pooler bool
 	// Unhurried lets statements take up to an hour instead of 30 s, for a checker.
 	Unhurried bool
 	Logger    *slog.Logger // nil: none
@@ -81,8 +84,8 @@ var (
 
 // Store is a log.Store in a PostgreSQL database.
 type Store struct {
-	write *sqlx.DB
-	read  *sqlx.DB
+	write *pool // nil when read-only
+	read  *pool
 	parts parts
 
 	end     context.CancelFunc // ends the loop that opens parts
@@ -121,7 +124,7 @@ func OpenReadOnly(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkVersion(ctx, s.read); err != nil {
+	if err := checkVersion(ctx, s.read.DB); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("%s: %w", s.address, err)
 	}
@@ -135,7 +138,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 		o.grace = grace
 	}
 	s := &Store{logger: o.Logger, end: func() {}}
-	pool := func(n int) (*sqlx.DB, error) {
+	connections := func(n int) (*pool, error) {
 		var db *sqlx.DB
 		// After a network was cut all that are idle are as silent as the first that was noticed.
 		silent := func() {
@@ -151,14 +154,14 @@ func open(ctx context.Context, o Options) (*Store, error) {
 		db.SetMaxOpenConns(n)
 		db.SetMaxIdleConns(n)
 		db.SetConnMaxIdleTime(5 * time.Minute)
-		return db, nil
+		return &pool{DB: db, pooler: o.Pooler}, nil
 	}
 	var err error
-	if s.read, err = pool(orDefault(o.Conns, DefaultConns)); err != nil {
+	if s.read, err = connections(orDefault(o.Conns, DefaultConns)); err != nil {
 		return nil, err
 	}
 	// Checkpoints and administration beside the lanes.
-	if s.write, err = pool(orDefault(o.Lanes, DefaultLanes) + 2); err != nil {
+	if s.write, err = connections(orDefault(o.Lanes, DefaultLanes) + 2); err != nil {
 		return nil, err
 	}
 	if err := s.read.PingContext(ctx); err != nil {
@@ -170,11 +173,16 @@ func open(ctx context.Context, o Options) (*Store, error) {
 
 // prepare checks the database and its server, and starts to look after the parts.
 func (s *Store) prepare(ctx context.Context, o Options) error {
-	if err := checkVersion(ctx, s.read); err != nil {
+	if err := checkVersion(ctx, s.read.DB); err != nil {
 		return err
 	}
 	if err := s.checkServer(ctx, o.AllowUnsafe); err != nil {
 		return err
+	}
+	for _, query := range []string{sqlLockHeads, sqlFindAll, sqlAppendHeads + sqlAppendEnd} {
+		if _, err := s.write.stmt(ctx, query); err != nil {
+			return describe(err)
+		}
 	}
 	s.parts.rows, s.parts.now = o.PartRows, o.now
 	if err := s.openPart(ctx, class, 0); err != nil {
@@ -188,7 +196,7 @@ func (s *Store) prepare(ctx context.Context, o Options) error {
 // checkServer refuses a server that would lose commits, and one that can't be written to.
 func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 	settings := make(map[string]string)
-	err := each(ctx, s.read, sqlSettings, func(rows *sqlx.Rows) error {
+	err := each(ctx, s.read, sqlSettings, func(rows *sql.Rows) error {
 		var name, value string
 		err := rows.Scan(&name, &value)
 		settings[name] = value
@@ -371,7 +379,7 @@ func (s *Store) Close() error {
 	s.end()
 	s.ended.Wait()
 	var errs []error
-	for _, db := range []*sqlx.DB{s.read, s.write} {
+	for _, db := range []*pool{s.read, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}

@@ -13,8 +13,9 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // opener opens stores in databases of their own.
 type opener struct {
-	url string
-	by  func(url string) string // the way to a database; nil: directly
+	url    string
+	by     func(url string) string // the way to a database; nil: directly
+	pooler bool
 }
 
 func (o *opener) Open(t *testing.T) log.Store {
@@ -22,7 +23,7 @@ func (o *opener) Open(t *testing.T) log.Store {
 	if o.by != nil {
 		o.url = o.by(o.url)
 	}
-	return open(t, o.url)
+	return open(t, o.url, o.pooler)
 }
 
 func (o *opener) Reopen(t *testing.T, s log.Store) log.Store {
@@ -30,7 +31,7 @@ func (o *opener) Reopen(t *testing.T, s log.Store) log.Store {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return open(t, o.url)
+	return open(t, o.url, o.pooler)
 }
 
 // migrated returns the URL of a database with a schema.
@@ -43,9 +44,9 @@ func migrated(t testing.TB) string {
 	return url
 }
 
-func open(t testing.TB, url string) *postgres.Store {
+func open(t testing.TB, url string, pooler bool) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Options{URL: url, PartRows: 100})
+	s, err := postgres.Open(t.Context(), postgres.Options{URL: url, PartRows: 100, Pooler: pooler})
 	if err != nil {
 		t.Fatal(err)
 	}

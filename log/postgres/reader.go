@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"fmt"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
 	"github.com/treeline-log/treeline/log"
@@ -37,7 +36,7 @@ func unpackHead(h *log.Head, last, edge []byte) error {
 // Logs returns all logs.
 func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
 	var logs []log.Info
-	err := each(ctx, s.read, sqlLogs, func(rows *sqlx.Rows) error {
+	err := each(ctx, s.read, sqlLogs, func(rows *sql.Rows) error {
 		var l log.Info
 		var vkey string
 		if err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.Public, &l.CreatedAt, &vkey); err != nil {
@@ -59,7 +58,7 @@ func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
 func (s *Store) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	var h log.Head
 	var last, edge []byte
-	err := s.read.QueryRowContext(ctx, sqlHead, id).Scan(&h.Size, &h.ReceivedAt, &last, &edge, &h.Frozen)
+	err := scanRow(ctx, s.read, sqlHead, []any{id}, &h.Size, &h.ReceivedAt, &last, &edge, &h.Frozen)
 	if err != nil {
 		return h, orNotFound(err)
 	}
@@ -69,7 +68,7 @@ func (s *Store) Head(ctx context.Context, id log.ID) (log.Head, error) {
 // Sizes returns the sizes of all logs.
 func (s *Store) Sizes(ctx context.Context) (map[log.ID]uint64, error) {
 	sizes := make(map[log.ID]uint64)
-	err := each(ctx, s.read, sqlSizes, func(rows *sqlx.Rows) error {
+	err := each(ctx, s.read, sqlSizes, func(rows *sql.Rows) error {
 		var id log.ID
 		var size uint64
 		err := rows.Scan(&id, &size)
@@ -198,7 +197,7 @@ func (s *Store) Nodes(ctx context.Context, id log.ID, level int, from, to uint64
 
 // Find returns the index of the event with the id.
 func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64, err error) {
-	err = s.read.QueryRowContext(ctx, sqlFind, id, event).Scan(&index)
+	err = scanRow(ctx, s.read, sqlFind, []any{id, event}, &index)
 	return index, orNotFound(err)
 }
 
@@ -206,7 +205,7 @@ func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64
 func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uint64) error) error {
 	for after, more := "", true; more; {
 		more = false
-		err := each(ctx, s.read, sqlIDs, func(rows *sqlx.Rows) error {
+		err := each(ctx, s.read, sqlIDs, func(rows *sql.Rows) error {
 			var index uint64
 			if err := rows.Scan(&after, &index); err != nil {
 				return err
@@ -231,13 +230,16 @@ func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn fun
 		return err
 	}
 	for from < to {
-		end := min(to, from+pagePayloads)
-		rows, err := s.read.QueryContext(ctx, sqlPayloads, id, from, end, where.in(from, end))
-		if err != nil {
-			return describe(err)
-		}
-		if err := eachPayload(rows, fn); err != nil {
-			return err
+		part, end := where.at(from)
+		end = min(to, end, from+pagePayloads)
+		if part != 0 { // no part has what a log that lost its rows should have
+			rows, err := s.read.QueryContext(ctx, fmt.Sprintf(sqlPayloads, part), id, from, end)
+			if err != nil {
+				return describe(err)
+			}
+			if err := eachPayload(rows, fn); err != nil {
+				return err
+			}
 		}
 		from = end
 	}
@@ -261,7 +263,7 @@ func eachPayload(rows *sql.Rows, fn func(uint64, log.Payload) error) error {
 
 // Checkpoint returns the newest recorded checkpoint of at most the given size.
 func (s *Store) Checkpoint(ctx context.Context, id log.ID, size uint64) (c log.Signed, err error) {
-	err = s.read.QueryRowContext(ctx, sqlCheckpoint, id, int64(min(size, merkle.MaxSize))).Scan(&c.Size, &c.Note)
+	err = scanRow(ctx, s.read, sqlCheckpoint, []any{id, int64(min(size, merkle.MaxSize))}, &c.Size, &c.Note)
 	return c, orNotFound(err)
 }
 
@@ -269,7 +271,7 @@ func (s *Store) Checkpoint(ctx context.Context, id log.ID, size uint64) (c log.S
 func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) error) error {
 	for after, more := int64(-1), true; more; {
 		more = false
-		err := each(ctx, s.read, sqlCheckpoints, func(rows *sqlx.Rows) error {
+		err := each(ctx, s.read, sqlCheckpoints, func(rows *sql.Rows) error {
 			var c log.Signed
 			if err := rows.Scan(&c.Size, &c.Note); err != nil {
 				return err
@@ -296,12 +298,24 @@ func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error)
 
 // Key returns the API key with the public id.
 func (s *Store) Key(ctx context.Context, id string) (log.Key, error) {
-	return scanKey(s.read.QueryRowContext(ctx, sqlKey, id))
+	var keys []log.Key
+	err := each(ctx, s.read, sqlKey, func(rows *sql.Rows) error {
+		k, err := scanKey(rows)
+		keys = append(keys, k)
+		return err
+	}, id)
+	if err == nil && len(keys) == 0 {
+		err = log.ErrNotFound
+	}
+	if err != nil {
+		return log.Key{}, err
+	}
+	return keys[0], nil
 }
 
 // Keys returns all API keys.
 func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
-	err = each(ctx, s.read, sqlKeys, func(rows *sqlx.Rows) error {
+	err = each(ctx, s.read, sqlKeys, func(rows *sql.Rows) error {
 		k, err := scanKey(rows)
 		keys = append(keys, k)
 		return err
@@ -312,7 +326,7 @@ func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
 // Labels returns all labels.
 func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 	labels := make(map[string]string)
-	err := each(ctx, s.read, sqlLabels, func(rows *sqlx.Rows) error {
+	err := each(ctx, s.read, sqlLabels, func(rows *sql.Rows) error {
 		var name, value string
 		err := rows.Scan(&name, &value)
 		labels[name] = value
@@ -334,8 +348,8 @@ func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {
 }
 
 // each calls fn with every row of a query.
-func each(ctx context.Context, db *sqlx.DB, query string, fn func(*sqlx.Rows) error, args ...any) error {
-	rows, err := db.QueryxContext(ctx, query, args...)
+func each(ctx context.Context, db queryer, query string, fn func(*sql.Rows) error, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return describe(err)
 	}

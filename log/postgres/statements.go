@@ -75,12 +75,11 @@ const (
 		SELECT idx, hash FROM nodes WHERE log = $1 AND level = $2 AND idx >= $3 AND idx < $4 ORDER BY idx`
 	sqlFind = `
 		SELECT idx FROM ids WHERE log = $1 AND id = $2`
+	// From the part's table, so that a prepared statement needn't look at all of them.
 	sqlPayloads = `
-		SELECT idx, seed, payload FROM payloads
-		WHERE log = $1 AND idx >= $2 AND idx < $3 AND part = ANY($4) ORDER BY idx`
+		SELECT idx, seed, payload FROM payloads_%d WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx`
 	sqlPayloadsAt = `
-		SELECT idx, seed, payload FROM payloads
-		WHERE log = $1 AND idx = ANY($2) AND part = ANY($3) ORDER BY idx`
+		SELECT idx, seed, payload FROM payloads_%d WHERE log = $1 AND idx = ANY($2) ORDER BY idx`
 	sqlCheckpoint = `
 		SELECT size, note FROM checkpoints WHERE log = $1 AND size <= $2 ORDER BY size DESC LIMIT 1`
 	sqlCheckpoints = `

@@ -27,6 +27,7 @@ type tx struct {
 	s     *Store
 	conn  *sqlx.Conn
 	tx    *sqlx.Tx
+	db    queryer // tx, with prepared statements
 	heads map[log.ID]head
 	buf   []byte // rows of a COPY
 }
@@ -56,7 +57,8 @@ func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) 
 	for i, id := range logs {
 		ids[i] = int64(id)
 	}
-	rows, err := t.tx.QueryContext(ctx, sqlLockHeads, ids)
+	t.db = txQueryer{t.tx, s.write}
+	rows, err := t.db.QueryContext(ctx, sqlLockHeads, ids)
 	if err != nil {
 		return nil, describe(err)
 	}
@@ -89,7 +91,7 @@ func (t *tx) Find(keys []log.EventKey) (map[log.EventKey]uint64, error) {
 	for i, k := range keys {
 		logs[i], ids[i] = int64(k.Log), k.ID
 	}
-	rows, err := t.tx.QueryContext(t.ctx, sqlFindAll, logs, ids)
+	rows, err := t.db.QueryContext(t.ctx, sqlFindAll, logs, ids)
 	if err != nil {
 		return nil, describe(err)
 	}
@@ -107,12 +109,17 @@ func (t *tx) Find(keys []log.EventKey) (map[log.EventKey]uint64, error) {
 }
 
 func (t *tx) PayloadsAt(id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
-	return t.s.payloadsAt(t.ctx, t.tx, id, indices, fn)
+	return t.s.payloadsAt(t.ctx, t.db, id, indices, fn)
 }
 
 // smallBatch is up to how many events are appended by one statement. More are copied, which takes four round trips and a third less
 // of PostgreSQL's time for each.
 const smallBatch = 256
+
+// appendSmall is the statement that appends a small batch whose contents go to a part.
+func appendSmall(part int) string {
+	return sqlAppendHeads + fmt.Sprintf(sqlAppendRows, part) + sqlAppendEnd
+}
 
 // Append moves the heads, which decides whether the rest may be written at all, and writes the rows.
 func (t *tx) Append(batches []*log.Batch) error {
@@ -135,8 +142,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 	}
 	into := distinct(parts)
 	if rows <= smallBatch && len(into) == 1 {
-		statement := sqlAppendHeads + fmt.Sprintf(sqlAppendRows, into[0]) + sqlAppendEnd
-		return t.move(statement, batches, append(headArgs(batches, parts), rowArgs(batches)...))
+		return t.move(appendSmall(into[0]), batches, append(headArgs(batches, parts), rowArgs(batches)...))
 	}
 	if err := t.move(sqlAppendHeads+sqlAppendEnd, batches, headArgs(batches, parts)); err != nil {
 		return err
@@ -164,7 +170,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 // move runs a statement that moves the heads.
 func (t *tx) move(statement string, batches []*log.Batch, args []any) error {
 	var moved int
-	if err := t.tx.QueryRowContext(t.ctx, statement, args...).Scan(&moved); err != nil {
+	if err := scanRow(t.ctx, t.db, statement, args, &moved); err != nil {
 		return describe(err)
 	}
 	if moved != len(batches) {
