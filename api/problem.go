@@ -119,6 +119,8 @@ func asProblem(err error) *problem {
 	case errors.Is(err, log.ErrOutcomeUnknown):
 		return newProblem(http.StatusServiceUnavailable, "outcome_unknown",
 			"the store failed while committing: the events may be recorded or not; send them again with these ids, which is safe")
+	case errors.Is(err, log.ErrUnreachable):
+		return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store can't be reached; try again later")
 	case errors.Is(err, context.Canceled):
 		return newProblem(499, "client_closed_request", "the client went away")
 	}

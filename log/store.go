@@ -20,6 +20,8 @@ var (
 	// ErrRolledBack means that the store undid a transaction for the sake of others (a deadlock, a serialization failure):
 	// nothing was written, and it can be done again.
 	ErrRolledBack = errors.New("the store rolled the transaction back")
+	// ErrUnreachable means that the store isn't there for now.
+	ErrUnreachable = errors.New("the store can't be reached")
 	// ErrDamaged means that stored rows are missing, or are not what this package wrote.
 	ErrDamaged = errors.New("the store is damaged")
 )

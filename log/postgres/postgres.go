@@ -74,8 +74,8 @@ const (
 
 // Errors of opening.
 var (
-	// ErrUnreachable means that no connection could be made: the server is down, or refuses. It may pass.
-	ErrUnreachable = errors.New("PostgreSQL can't be reached")
+	// ErrUnreachable means that PostgreSQL doesn't answer, refuses, or has no time or room. It may pass.
+	ErrUnreachable = fmt.Errorf("PostgreSQL: %w", log.ErrUnreachable)
 	// ErrSchema means that the database has another schema than this program works with.
 	ErrSchema = errors.New("the database isn't ready for this program")
 	// ErrUnsafe means that the server's settings let it lose what it has committed.
