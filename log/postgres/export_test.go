@@ -25,3 +25,6 @@ func Setting(ctx context.Context, s *Store, name string) (value string, err erro
 	err = s.write.GetContext(ctx, &value, "SELECT current_setting($1)", name)
 	return value, err
 }
+
+// OpenPart opens a part after the part last, if there is none.
+func OpenPart(s *Store, last int) error { return s.openPart(context.Background(), class, last) }

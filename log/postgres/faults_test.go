@@ -27,6 +27,7 @@ import (
 type service struct {
 	*log.Service
 	t      *testing.T
+	store  *postgres.Store
 	fence  checkpoint.Fence
 	direct string // URL of the database, without what is between
 }
@@ -62,6 +63,7 @@ func (s *service) open(o postgres.Options) {
 		store.Close()
 		s.t.Fatal(err)
 	}
+	s.store = store
 	opened := s.Service
 	s.t.Cleanup(func() {
 		opened.Close()
