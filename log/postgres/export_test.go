@@ -28,3 +28,10 @@ func Setting(ctx context.Context, s *Store, name string) (value string, err erro
 
 // OpenPart opens a part after the part last, if there is none.
 func OpenPart(s *Store, last int) error { return s.openPart(context.Background(), class, last) }
+
+// Statements are those that read and search.
+var Statements = map[string]string{
+	"sqlLockHeads": sqlLockHeads, "sqlHead": sqlHead, "sqlFindAll": sqlFindAll, "sqlFind": sqlFind, "sqlEntries": sqlEntries,
+	"sqlEntriesAt": sqlEntriesAt, "sqlNodes": sqlNodes, "sqlPayloads": sqlPayloads, "sqlPayloadsAt": sqlPayloadsAt,
+	"sqlCheckpoint": sqlCheckpoint, "sqlCheckpoints": sqlCheckpoints, "sqlIDs": sqlIDs, "sqlSegments": sqlSegments, "sqlBlocks": sqlBlocks,
+}

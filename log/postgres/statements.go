@@ -78,8 +78,12 @@ const (
 	// From the part's table, so that a prepared statement needn't look at all of them.
 	sqlPayloads = `
 		SELECT idx, seed, payload FROM payloads_%d WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx`
+	// Each is one look into the index of its part. The planner would read whole parts for some hundreds, hence the subquery.
 	sqlPayloadsAt = `
-		SELECT idx, seed, payload FROM payloads_%d WHERE log = $1 AND idx = ANY($2) ORDER BY idx`
+		SELECT p.idx, p.seed, p.payload
+		FROM unnest($2::BIGINT[]) AS i (idx),
+		     LATERAL (SELECT idx, seed, payload FROM payloads_%d AS c WHERE c.log = $1 AND c.idx = i.idx OFFSET 0) AS p
+		ORDER BY p.idx`
 	sqlCheckpoint = `
 		SELECT size, note FROM checkpoints WHERE log = $1 AND size <= $2 ORDER BY size DESC LIMIT 1`
 	sqlCheckpoints = `

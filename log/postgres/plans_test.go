@@ -1,0 +1,166 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/lib/pq"
+
+	"github.com/treeline-log/treeline/log/postgres"
+)
+
+// What fills the tables with 240,000 events of four logs, one of them much larger than the others, in three parts. Only the
+// shape of the rows matters.
+var fill = []string{
+	`CREATE TEMPORARY TABLE sizes AS SELECT * FROM (VALUES (1, 200000), (2, 30000), (3, 9000), (4, 1000)) AS s (log, size)`,
+	`INSERT INTO parts (part, class, opened_at) VALUES (2, 'standard', 0), (3, 'standard', 0)`,
+	`CREATE TABLE payloads_2 (LIKE payloads INCLUDING ALL)`,
+	`ALTER TABLE payloads ATTACH PARTITION payloads_2 FOR VALUES IN (2)`,
+	`CREATE TABLE payloads_3 (LIKE payloads INCLUDING ALL)`,
+	`ALTER TABLE payloads ATTACH PARTITION payloads_3 FOR VALUES IN (3)`,
+	`INSERT INTO heads SELECT log, size, 0, sha256(''), '', FALSE, 'standard', 3 FROM sizes`,
+	`INSERT INTO entries SELECT log, i, convert_to(repeat('x', 73 * 10), 'UTF8') FROM sizes, generate_series(0, size - 1, 10) AS i`,
+	`INSERT INTO ids SELECT log, i, 'event-' || md5(i::TEXT) FROM sizes, generate_series(0, size - 1) AS i`,
+	`INSERT INTO payloads SELECT log, i, 1 + 3 * i / size, sha256(i::TEXT::BYTEA), convert_to(repeat(md5(i::TEXT), 6), 'UTF8')
+	 FROM sizes, generate_series(0, size - 1) AS i`,
+	`INSERT INTO nodes SELECT log, 1, i, sha256(i::TEXT::BYTEA) FROM sizes, generate_series(0, size / 256 - 1) AS i`,
+	`INSERT INTO checkpoints SELECT log, i, convert_to(repeat('x', 300), 'UTF8') FROM sizes, generate_series(0, size, 20) AS i`,
+	`INSERT INTO index_segments SELECT log, 0, i, 0, 0, 0, 0 FROM sizes, generate_series(0, size / 1024 - 1) AS i`,
+	`INSERT INTO index_blocks SELECT log, 0, i, sha256(k::TEXT::BYTEA), convert_to(repeat('x', 1000), 'UTF8')
+	 FROM sizes, generate_series(0, size / 1024 - 1) AS i, generate_series(1, 20) AS k`,
+	`ANALYZE`,
+}
+
+// No statement that reads or searches goes through a whole table, with the planner's estimate for these parameters or for any.
+func TestNothingIsReadWhole(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	open(t, url) // which makes the first part
+	conn, err := direct(t, url).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, statement := range fill {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	numbers := func(n, step int64) (out pq.Int64Array) {
+		for i := range n {
+			out = append(out, i*step)
+		}
+		return out
+	}
+	keys := func(n int) (from, to pq.ByteaArray) {
+		for i := range n {
+			from, to = append(from, []byte{byte(i)}), append(to, []byte{byte(i), 1})
+		}
+		return from, to
+	}
+	from, to := keys(8)
+	oneFrom, oneTo := keys(1)
+	logs, ids := make(pq.Int64Array, 1000), make(pq.StringArray, 1000)
+	for i := range logs {
+		logs[i], ids[i] = int64(1+i%4), fmt.Sprint("event-", i)
+	}
+	parts := make(pq.Int64Array, 1000)
+	for i := range parts {
+		parts[i] = int64(1 + 3*i/1000)
+	}
+	for _, test := range []struct {
+		name   string
+		params []any
+	}{
+		{"sqlLockHeads", []any{numbers(4, 1)}},
+		{"sqlHead", []any{1}},
+		{"sqlFindAll", []any{logs, ids}},
+		{"sqlFindAll", []any{logs[:1], ids[:1]}},
+		{"sqlFind", []any{1, "event-5"}},
+		{"sqlEntries", []any{1, 0, 16384}},
+		{"sqlEntries", []any{1, 150_000, 150_256}},
+		{"sqlEntries", []any{1, 199_999, 200_000}},
+		{"sqlEntries", []any{4, 0, 1000}},
+		{"sqlEntriesAt", []any{1, numbers(1, 0)}},
+		{"sqlEntriesAt", []any{1, numbers(1000, 199)}},
+		{"sqlNodes", []any{1, 1, 0, 256}},
+		{"sqlNodes", []any{4, 1, 2, 3}},
+		{"sqlPayloads", []any{1, 0, 1024, pq.Int64Array{1}}},
+		{"sqlPayloads", []any{1, 66_000, 67_024, pq.Int64Array{1, 2}}},
+		{"sqlPayloads", []any{1, 199_999, 200_000, pq.Int64Array{3}}},
+		{"sqlPayloadsAt", []any{1, numbers(1, 0), pq.Int64Array{1}}},
+		{"sqlPayloadsAt", []any{1, numbers(1000, 199), parts}},
+		{"sqlCheckpoint", []any{1, int64(1) << 62}},
+		{"sqlCheckpoint", []any{1, 1000}},
+		{"sqlCheckpoints", []any{1, -1}},
+		{"sqlIDs", []any{1, "event-5"}},
+		{"sqlSegments", []any{1}},
+		{"sqlBlocks", []any{1, 0, numbers(1, 1), oneFrom, oneTo}},
+		{"sqlBlocks", []any{1, 0, numbers(64, 1), from, to}},
+	} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			plan := explain(t, conn, mode, postgres.Statements[test.name], test.params)
+			if bad := wholeScans(plan); bad != nil {
+				t.Errorf("%s, %s: %v are read whole:\n%s", test.name, mode, bad, plan)
+			}
+		}
+	}
+}
+
+// explain returns the plan of a statement with parameters, as JSON.
+func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any) string {
+	t.Helper()
+	literals := make([]string, len(params))
+	for i, p := range params {
+		if v, ok := p.(driver.Valuer); ok {
+			value, err := v.Value()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p = value
+		}
+		literals[i] = pq.QuoteLiteral(fmt.Sprint(p)) // of an unknown type, which the statement decides
+	}
+	for _, statement := range []string{"SET plan_cache_mode = " + mode, "PREPARE p AS " + statement} {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	var plan string
+	err := conn.QueryRowContext(t.Context(), "EXPLAIN (FORMAT JSON) EXECUTE p ("+strings.Join(literals, ", ")+")").Scan(&plan)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	if _, err := conn.ExecContext(t.Context(), "DEALLOCATE p"); err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// wholeScans returns the large tables that a plan reads whole.
+func wholeScans(plan string) (bad []string) {
+	type node struct {
+		Type     string `json:"Node Type"`
+		Relation string `json:"Relation Name"`
+		Plans    []node
+	}
+	var top []struct{ Plan node }
+	if err := json.Unmarshal([]byte(plan), &top); err != nil || len(top) != 1 {
+		return []string{fmt.Sprint("unreadable: ", err)}
+	}
+	var look func(n node)
+	look = func(n node) {
+		if n.Type == "Seq Scan" && n.Relation != "heads" && n.Relation != "index_segments" {
+			bad = append(bad, n.Relation)
+		}
+		for _, p := range n.Plans {
+			look(p)
+		}
+	}
+	look(top[0].Plan)
+	return bad
+}
