@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -32,6 +33,7 @@ func OpenPart(s *Store, last int) error { return s.openPart(context.Background()
 // Statements are those that read and search.
 var Statements = map[string]string{
 	"sqlLockHeads": sqlLockHeads, "sqlHead": sqlHead, "sqlFindAll": sqlFindAll, "sqlFind": sqlFind, "sqlEntries": sqlEntries,
-	"sqlEntriesAt": sqlEntriesAt, "sqlNodes": sqlNodes, "sqlPayloads": sqlPayloads, "sqlPayloadsAt": sqlPayloadsAt,
+	"sqlEntriesAt": sqlEntriesAt, "sqlNodes": sqlNodes,
+	"sqlPayloads": fmt.Sprintf(sqlPayloads, 1), "sqlPayloadsAt": fmt.Sprintf(sqlPayloadsAt, 1),
 	"sqlCheckpoint": sqlCheckpoint, "sqlCheckpoints": sqlCheckpoints, "sqlIDs": sqlIDs, "sqlSegments": sqlSegments, "sqlBlocks": sqlBlocks,
 }

@@ -39,7 +39,7 @@ var fill = []string{
 func TestNothingIsReadWhole(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
-	open(t, url) // which makes the first part
+	open(t, url, false) // which makes the first part
 	conn, err := direct(t, url).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -68,10 +68,6 @@ func TestNothingIsReadWhole(t *testing.T) {
 	for i := range logs {
 		logs[i], ids[i] = int64(1+i%4), fmt.Sprint("event-", i)
 	}
-	parts := make(pq.Int64Array, 1000)
-	for i := range parts {
-		parts[i] = int64(1 + 3*i/1000)
-	}
 	for _, test := range []struct {
 		name   string
 		params []any
@@ -89,11 +85,10 @@ func TestNothingIsReadWhole(t *testing.T) {
 		{"sqlEntriesAt", []any{1, numbers(1000, 199)}},
 		{"sqlNodes", []any{1, 1, 0, 256}},
 		{"sqlNodes", []any{4, 1, 2, 3}},
-		{"sqlPayloads", []any{1, 0, 1024, pq.Int64Array{1}}},
-		{"sqlPayloads", []any{1, 66_000, 67_024, pq.Int64Array{1, 2}}},
-		{"sqlPayloads", []any{1, 199_999, 200_000, pq.Int64Array{3}}},
-		{"sqlPayloadsAt", []any{1, numbers(1, 0), pq.Int64Array{1}}},
-		{"sqlPayloadsAt", []any{1, numbers(1000, 199), parts}},
+		{"sqlPayloads", []any{1, 0, 1024}},
+		{"sqlPayloads", []any{1, 60_000, 61_024}},
+		{"sqlPayloadsAt", []any{1, numbers(1, 0)}},
+		{"sqlPayloadsAt", []any{1, numbers(1000, 199)}},
 		{"sqlCheckpoint", []any{1, int64(1) << 62}},
 		{"sqlCheckpoint", []any{1, 1000}},
 		{"sqlCheckpoints", []any{1, -1}},
