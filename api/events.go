@@ -66,7 +66,7 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	s.await(r.Context(), l, wait, place.Index+1)
 	record, err := recordAt(r.Context(), l, event, place)
 	if err != nil {
-		return withIDs(err, event)
+		return withIDs(afterCommit(err), event)
 	}
 	buf.Reset()
 	out := record.AppendJSON(buf.AvailableBuffer(), true)
@@ -187,7 +187,7 @@ func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log,
 		if p.Duplicate {
 			stored, err := l.Place(r.Context(), p.Index)
 			if err != nil {
-				return withIDs(err, events...)
+				return withIDs(afterCommit(err), events...)
 			}
 			stored.Duplicate, stored.Unchecked = true, p.Unchecked
 			p = stored
@@ -226,6 +226,15 @@ func withIDs(err error, events ...*log.Event) error {
 		p.IDs = append(p.IDs, e.ID())
 	}
 	return fmt.Errorf("%w: %w", &p, err)
+}
+
+// afterCommit returns the error of an answer that couldn't be completed: events are recorded, though a store that can't be reached
+// means elsewhere that nothing is.
+func afterCommit(err error) error {
+	if errors.Is(err, log.ErrUnreachable) {
+		return fmt.Errorf("%w: %w", log.ErrOutcomeUnknown, err)
+	}
+	return err
 }
 
 // readBody reads a request's body, decompressing it if it says so, up to limit bytes, for which it reserves memory if there

@@ -15,3 +15,24 @@ func TestAnIndexThatIsFarBehindIsTooManyRequests(t *testing.T) {
 		t.Errorf("got %d %s, want 429 index_lag", p.Status, p.Code)
 	}
 }
+
+// A store that can't be reached is the server's trouble, which passes. Nothing was stored, unless a commit was under way or done.
+func TestAStoreThatCantBeReachedIsUnavailable(t *testing.T) {
+	away := fmt.Errorf("dial: %w", log.ErrUnreachable)
+	for _, row := range []struct {
+		err  error
+		code string
+	}{
+		{away, "store_unavailable"},
+		{fmt.Errorf("%w: %w", log.ErrUnavailable, away), "store_unavailable"},
+		{fmt.Errorf("%w: %w", log.ErrOutcomeUnknown, away), "outcome_unknown"},
+		{afterCommit(away), "outcome_unknown"},
+	} {
+		if p := asProblem(row.err); p.Status != http.StatusServiceUnavailable || p.Code != row.code {
+			t.Errorf("%v: got %d %s, want 503 %s", row.err, p.Status, p.Code, row.code)
+		}
+	}
+	if p := asProblem(afterCommit(log.ErrDamaged)); p.Status != http.StatusInternalServerError {
+		t.Errorf("a damaged store: got %d %s, want 500", p.Status, p.Code)
+	}
+}

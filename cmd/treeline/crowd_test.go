@@ -21,10 +21,15 @@ import (
 // know, and every checkpoint that any of them has ever seen.
 type crowd struct {
 	logs map[string]*crowdLog
+	// outages tells that servers may lose their database, and then refuse what they can't do.
+	outages bool
+	// lag is how far a server's newest checkpoint may be behind the one that another server has shown.
+	lag time.Duration
 
 	mu   sync.Mutex
 	errs []error
 	sent int // how many events were tried, for their ids
+	time int // counts sendings and answers
 }
 
 // crowdLog is what is known of one log. It is guarded by crowd.mu.
@@ -33,6 +38,51 @@ type crowdLog struct {
 	acked   map[string]storedRecord // by id; without event and seed if the answer was a batch's
 	unknown []attempt
 	seen    map[uint64]string // checkpoints by size
+	sent    map[string]int    // when an event was sent first, by mark
+	known   map[string]int    // when it was acknowledged first, by mark
+}
+
+// fleet is the servers on one store, each in its place.
+type fleet struct {
+	mu      sync.Mutex
+	servers []*process // nil where one is down
+}
+
+// set puts a server into its place.
+func (f *fleet) set(i int, p *process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.servers[i] = p
+}
+
+// kill kills a server, which clients find out by themselves.
+func (f *fleet) kill(i int) {
+	f.servers[i].kill()
+	f.set(i, nil)
+}
+
+// up returns the servers that are up.
+func (f *fleet) up() (up []*process) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.servers {
+		if p != nil {
+			up = append(up, p)
+		}
+	}
+	return up
+}
+
+// any returns a server that is up, another one than not if there is one, or nil.
+func (f *fleet) any(not *process) *process {
+	up := f.up()
+	if others := slices.DeleteFunc(slices.Clone(up), func(p *process) bool { return p == not }); len(others) > 0 {
+		up = others
+	}
+	if len(up) == 0 {
+		return nil
+	}
+	return up[rand.IntN(len(up))]
 }
 
 // attempt is a request to append: of one event, or of several to be stored together or not at all. It can be sent again
@@ -92,18 +142,14 @@ func (c *crowd) send(p *process, a attempt) (answered bool) {
 	} else if rand.IntN(8) == 0 {
 		path += "&wait=signed"
 	}
+	c.sending(a)
 	got, err := p.call(http.MethodPost, path, a.body(), "Content-Type", header)
 	if err != nil {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.logs[a.log].unknown = append(c.logs[a.log].unknown, a)
+		c.unanswered(a)
 		return false
 	}
 	if got.status != http.StatusCreated && got.status != http.StatusOK {
-		if !bytes.Contains(got.body, []byte(`"shutting_down"`)) {
-			c.fail("appending to %s: %d %s", a.log, got.status, got.body)
-		}
-		return true
+		return c.refused(a, got)
 	}
 	var answer struct{ Data []storedRecord }
 	if a.single {
@@ -118,6 +164,52 @@ func (c *crowd) send(p *process, a attempt) (answered bool) {
 	}
 	for i, r := range answer.Data {
 		c.acknowledged(a, i, r)
+	}
+	return true
+}
+
+// sending notes when the events of an attempt were sent first.
+func (c *crowd) sending(a attempt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.time++
+	for _, mark := range a.marks {
+		if _, again := c.logs[a.log].sent[mark]; !again {
+			c.logs[a.log].sent[mark] = c.time
+		}
+	}
+}
+
+// unanswered notes an attempt whose outcome isn't known.
+func (c *crowd) unanswered(a attempt) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.logs[a.log].unknown = append(c.logs[a.log].unknown, a)
+}
+
+// refused notes that an attempt was refused: nothing of it must be there, unless the server says that it doesn't know. It
+// reports whether it is known.
+func (c *crowd) refused(a attempt, got *answer) bool {
+	var problem struct {
+		Code string
+		IDs  []string
+	}
+	if err := json.Unmarshal(got.body, &problem); err != nil {
+		c.fail("appending to %s: %d %s", a.log, got.status, got.body)
+	}
+	switch {
+	case problem.Code == "shutting_down":
+	case c.outages && problem.Code == "outcome_unknown":
+		if len(problem.IDs) != len(a.marks) || a.ids != nil && !slices.Equal(problem.IDs, a.ids) {
+			c.fail("the outcome of %v is unknown, the ids to send again are %v", a.ids, problem.IDs)
+			return true
+		}
+		a.ids = problem.IDs
+		c.unanswered(a)
+		return false
+	case c.outages && got.status == http.StatusServiceUnavailable:
+	default:
+		c.fail("appending to %s: %d %s", a.log, got.status, got.body)
 	}
 	return true
 }
@@ -141,6 +233,10 @@ func (c *crowd) acknowledged(a attempt, i int, r storedRecord) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.logs[a.log]
+	c.time++
+	if _, again := l.known[a.marks[i]]; !again {
+		l.known[a.marks[i]] = c.time
+	}
 	old, again := l.acked[r.ID]
 	if again && (!r.Duplicate || old.Index != r.Index || old.Hash != r.Hash || old.ReceivedAt != r.ReceivedAt) {
 		c.errs = append(c.errs, fmt.Errorf("event %s was acknowledged as\n%+v\nand again as\n%+v", r.ID, old, r))
@@ -166,9 +262,9 @@ func (c *crowd) saw(name, msg string) {
 	l.seen[checked.Size] = msg
 }
 
-// load keeps the server busy until ctx ends, or, with it, the server: writers that now and then send again what was
-// answered before, and a reader that collects checkpoints.
-func (c *crowd) load(ctx context.Context, p *process) *sync.WaitGroup {
+// load keeps servers busy until ctx ends, or no server is left: writers that now and then send again what was answered
+// before, and turn to another server when one doesn't answer; and a reader that collects every server's checkpoints.
+func (c *crowd) load(ctx context.Context, f *fleet) *sync.WaitGroup {
 	names := c.names()
 	var wg sync.WaitGroup
 	for range 6 {
@@ -179,8 +275,15 @@ func (c *crowd) load(ctx context.Context, p *process) *sync.WaitGroup {
 				if last != nil && rand.IntN(6) == 0 {
 					a = *last
 				}
-				if !c.send(p, a) {
+				p := f.any(nil)
+				if p == nil {
 					return
+				}
+				if !c.send(p, a) {
+					time.Sleep(time.Millisecond)
+					if p = f.any(p); p != nil && a.ids != nil {
+						c.send(p, a)
+					}
 				}
 				if last = nil; a.ids != nil {
 					last = &a
@@ -189,13 +292,16 @@ func (c *crowd) load(ctx context.Context, p *process) *sync.WaitGroup {
 		})
 	}
 	wg.Go(func() {
-		for ctx.Err() == nil {
-			for _, name := range names {
-				a, err := p.call(http.MethodGet, "/logs/"+name+"/checkpoint", nil)
-				if err != nil {
-					return
+		for ctx.Err() == nil && len(f.up()) > 0 {
+			for _, p := range f.up() {
+				for _, name := range names {
+					a, err := p.call(http.MethodGet, "/logs/"+name+"/checkpoint", nil)
+					if err != nil || c.outages && a.status == http.StatusServiceUnavailable {
+						time.Sleep(time.Millisecond)
+						continue
+					}
+					c.saw(name, string(a.body))
 				}
-				c.saw(name, string(a.body))
 			}
 		}
 	})
@@ -232,7 +338,9 @@ func newCrowd(t *testing.T, p *process) *crowd {
 	t.Helper()
 	c := &crowd{logs: map[string]*crowdLog{}}
 	add := func(name, vkey string) {
-		c.logs[name] = &crowdLog{vkey: vkey, acked: map[string]storedRecord{}, seen: map[uint64]string{}}
+		c.logs[name] = &crowdLog{
+			vkey: vkey, acked: map[string]storedRecord{}, seen: map[uint64]string{}, sent: map[string]int{}, known: map[string]int{},
+		}
 	}
 	var head logPage
 	p.mustGetJSON(t, "/v1/checkpoint", &head)
@@ -245,13 +353,9 @@ func newCrowd(t *testing.T, p *process) *crowd {
 	return c
 }
 
-// checkFence checks, while no server runs, that the fence knows every checkpoint that anybody has seen, or a newer one.
-func (c *crowd) checkFence(t *testing.T, dir string) {
+// checkFence checks that the fence knows every checkpoint that anybody has seen, or a newer one.
+func (c *crowd) checkFence(t *testing.T, fence checkpoint.Fence) {
 	t.Helper()
-	fence, err := checkpoint.OpenFileFence(filepath.Join(dir, "fence"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, l := range c.logs {
 		msg, err := fence.Load(t.Context(), strings.SplitN(l.vkey, "+", 2)[0])
 		if err != nil {
@@ -267,6 +371,16 @@ func (c *crowd) checkFence(t *testing.T, dir string) {
 			}
 		}
 	}
+}
+
+// fileFence opens the fence in a data directory.
+func fileFence(t *testing.T, dir string) checkpoint.Fence {
+	t.Helper()
+	fence, err := checkpoint.OpenFileFence(filepath.Join(dir, "fence"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fence
 }
 
 // check compares a server with all that is known. What was unknown is known afterwards.
@@ -287,6 +401,7 @@ func (c *crowd) checkLog(t *testing.T, p *process, name string, l *crowdLog) {
 	t.Helper()
 	records := feed(t, p, name)
 	byID, byMark := map[string]storedRecord{}, map[string]storedRecord{}
+	var marks []string
 	for i, r := range records {
 		var event struct{ Metadata struct{ Mark string } }
 		if err := json.Unmarshal(r.Event, &event); err != nil {
@@ -303,6 +418,7 @@ func (c *crowd) checkLog(t *testing.T, p *process, name string, l *crowdLog) {
 			t.Errorf("log %s: record %d: %v", name, i, err)
 		}
 		byID[r.ID], byMark[mark] = r, r
+		marks = append(marks, mark)
 	}
 	if len(byID) != len(records) {
 		t.Errorf("log %s: %d records have %d ids", name, len(records), len(byID))
@@ -345,6 +461,17 @@ func (c *crowd) checkLog(t *testing.T, p *process, name string, l *crowdLog) {
 	if explained != len(records) {
 		t.Errorf("log %s: %d records, of which %d were acknowledged or may be there", name, len(records), explained)
 	}
+	// An event that was acknowledged before another was sent has the smaller index.
+	first, later := 0, "" // of all behind, the one that was acknowledged first
+	for i, r := range slices.Backward(records) {
+		mark := marks[i]
+		if first != 0 && l.sent[mark] > first {
+			t.Errorf("log %s: %s was sent after %s was acknowledged, and stands before it, at %d", name, mark, later, r.Index)
+		}
+		if at, ok := l.known[mark]; ok && (first == 0 || at < first) {
+			first, later = at, mark
+		}
+	}
 	c.checkTrees(t, p, name, l, records)
 }
 
@@ -352,8 +479,19 @@ func (c *crowd) checkLog(t *testing.T, p *process, name string, l *crowdLog) {
 // each is consistent with the next.
 func (c *crowd) checkTrees(t *testing.T, p *process, name string, l *crowdLog, records []storedRecord) {
 	t.Helper()
+	var newest uint64
+	for size := range l.seen {
+		newest = max(newest, size)
+	}
 	var head logPage
 	p.mustGetJSON(t, "/v1/checkpoint?log="+name, &head)
+	for end := time.Now().Add(c.lag); head.Sizes.Signed < newest && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		p.mustGetJSON(t, "/v1/checkpoint?log="+name, &head)
+	}
+	if newest > head.Sizes.Signed {
+		t.Errorf("log %s: a checkpoint of size %d was seen, now %d is the newest", name, newest, head.Sizes.Signed)
+		return
+	}
 	c.saw(name, head.Checkpoint)
 	roots, _ := rootsOf(t, records)
 	var sizes []uint64
@@ -362,10 +500,6 @@ func (c *crowd) checkTrees(t *testing.T, p *process, name string, l *crowdLog, r
 		sizes = append(sizes, size)
 	}
 	slices.Sort(sizes)
-	if newest := sizes[len(sizes)-1]; newest > head.Sizes.Signed {
-		t.Errorf("log %s: a checkpoint of size %d was seen, now %d is the newest", name, newest, head.Sizes.Signed)
-		return
-	}
 	for i := max(1, len(sizes)-8); i < len(sizes); i++ {
 		checkConsistency(t, p, name, l.vkey, sizes[i-1], sizes[i], roots)
 	}
@@ -389,14 +523,14 @@ func (c *crowd) checkTrees(t *testing.T, p *process, name string, l *crowdLog, r
 }
 
 // resend sends again what had no answer, and some of what had one.
-func (c *crowd) resend(p *process) {
+func (c *crowd) resend(f *fleet) {
 	for _, name := range c.names() {
 		l := c.logs[name]
 		unknown := l.unknown
 		l.unknown = nil
 		for _, a := range unknown {
 			if a.ids != nil {
-				c.send(p, a)
+				c.send(f.any(nil), a)
 			}
 		}
 		n := 0
@@ -405,7 +539,7 @@ func (c *crowd) resend(p *process) {
 			if err := json.Unmarshal(r.Event, &event); err != nil || !strings.HasPrefix(id, "id-") {
 				continue
 			}
-			c.send(p, attempt{log: name, marks: []string{event.Metadata.Mark}, ids: []string{id}, single: n%2 == 0})
+			c.send(f.any(nil), attempt{log: name, marks: []string{event.Metadata.Mark}, ids: []string{id}, single: n%2 == 0})
 			if n++; n == 5 {
 				break
 			}

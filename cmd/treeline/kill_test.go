@@ -26,15 +26,16 @@ func TestKilledAtRandom(t *testing.T) {
 			p = start()
 		}
 		c.check(t, p)
-		c.resend(p)
-		wg := c.load(t.Context(), p)
+		f := &fleet{servers: []*process{p}}
+		c.resend(f)
+		wg := c.load(t.Context(), f)
 		c.waitFor(t, rand.IntN(100))
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
-		p.kill()
+		f.kill(0)
 		wg.Wait()
 		httpClient.CloseIdleConnections()
 		mustFsck(t, dir)
-		c.checkFence(t, dir)
+		c.checkFence(t, fileFence(t, dir))
 		if round%2 == 1 {
 			killStarting(t, dir)
 			mustFsck(t, dir)
@@ -76,7 +77,7 @@ func TestStoppedUnderLoad(t *testing.T) {
 	c := newCrowd(t, p)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	wg := c.load(ctx, p)
+	wg := c.load(ctx, &fleet{servers: []*process{p}})
 	poll := make(chan error, 1)
 	go func() {
 		_, err := p.get("/v1/feed?from=1000000&timeout=30s")

@@ -153,8 +153,14 @@ func (p *process) stop() error {
 }
 
 // healthy returns an error if the process wrote what no healthy one writes.
-func (p *process) healthy() error {
-	for _, bad := range []string{"DATA RACE", "panic", "level=ERROR"} {
+func (p *process) healthy() error { return p.wrote("DATA RACE", "panic", "level=ERROR") }
+
+// unbroken is healthy for a process that had reason to complain.
+func (p *process) unbroken() error { return p.wrote("DATA RACE", "panic") }
+
+// wrote returns an error if the process wrote one of the texts.
+func (p *process) wrote(texts ...string) error {
+	for _, bad := range texts {
 		if text := p.stderr.String(); strings.Contains(text, bad) {
 			return fmt.Errorf("treeline serve wrote:\n%s", text)
 		}
@@ -164,6 +170,12 @@ func (p *process) healthy() error {
 
 // serving launches a server for a test, and stops it at the test's end if it still runs.
 func serving(t *testing.T, dir string, flags ...string) *process {
+	t.Helper()
+	return servingWith(t, (*process).healthy, dir, flags...)
+}
+
+// servingWith is serving with another judge of what the server wrote.
+func servingWith(t *testing.T, judge func(*process) error, dir string, flags ...string) *process {
 	t.Helper()
 	p, err := launch("", nil, dir, flags...)
 	if err != nil {
@@ -177,7 +189,7 @@ func serving(t *testing.T, dir string, flags ...string) *process {
 				t.Error(err)
 			}
 		}
-		if err := p.healthy(); err != nil {
+		if err := judge(p); err != nil {
 			t.Error(err)
 		}
 	})
@@ -356,9 +368,9 @@ func treeline(args ...string) (code int, out string, err error) {
 }
 
 // mustFsck runs treeline fsck, which must find nothing wrong.
-func mustFsck(t *testing.T, dir string) {
+func mustFsck(t *testing.T, dir string, flags ...string) {
 	t.Helper()
-	code, out, err := treeline("fsck", "--data-dir", dir)
+	code, out, err := treeline(append([]string{"fsck", "--data-dir", dir}, flags...)...)
 	if err != nil || code != exitOK {
 		t.Fatalf("treeline fsck: exit code %d, %v\n%s", code, err, out)
 	}
