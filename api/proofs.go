@@ -203,11 +203,23 @@ func (s *Server) readable(r *http.Request) (*log.Log, error) {
 			return nil, err
 		}
 	}
-	l := s.service.Log(r.PathValue("name"))
+	l := s.known(r.Context(), key, r.PathValue("name"))
 	if l == nil || !l.Public && key.Role != log.RoleAdmin && key.Log != l.ID {
 		return nil, notFound("log")
 	}
 	return l, nil
+}
+
+// known returns the log of that name, or nil. Of one that another server has just made learn those who may read it: for others the
+// time that this takes would tell what exists.
+func (s *Server) known(ctx context.Context, key log.Key, name string) *log.Log {
+	if key.Log != 0 {
+		s.service.LookupID(ctx, key.Log)
+	}
+	if key.Role == log.RoleAdmin {
+		return s.service.Lookup(ctx, name)
+	}
+	return s.service.Log(name)
 }
 
 // getPublicCheckpoint answers with the released checkpoint (C2SP tlog-tiles).

@@ -224,7 +224,7 @@ func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
 func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	c, note := l.Signed()
 	if index >= c.Size {
-		l.refreshSigned(ctx)
+		l.refreshSigned(ctx, func(s Sizes) bool { return index < s.Signed })
 		if c, note = l.Signed(); index >= c.Size {
 			return nil, ErrNotSigned
 		}
@@ -271,7 +271,7 @@ func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Ha
 // checkSigned returns ErrNotSigned for a size that is not signed yet, and merkle.ErrOutOfRange for one the log doesn't have.
 func (l *Log) checkSigned(ctx context.Context, size uint64) error {
 	if size > l.Sizes().Signed {
-		l.refreshSigned(ctx)
+		l.refreshSigned(ctx, func(s Sizes) bool { return size <= s.Signed })
 	}
 	switch sizes := l.Sizes(); {
 	case size > sizes.Size:
@@ -304,13 +304,19 @@ func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
 
 // CheckpointAt returns the newest checkpoint of at most the given size.
 func (l *Log) CheckpointAt(ctx context.Context, size uint64) (Signed, error) {
+	if size > l.Sizes().Signed {
+		l.refreshSigned(ctx, func(s Sizes) bool { return size <= s.Signed })
+	}
 	return l.service.reader.Checkpoint(ctx, l.ID, min(size, l.Sizes().Signed))
 }
 
 // Tile returns the bytes of a tile or entry bundle (C2SP tlog-tiles), ErrNotFound if the released tree doesn't have it.
 func (l *Log) Tile(ctx context.Context, t merkle.Tile) ([]byte, error) {
 	if !t.In(l.Sizes().Released) {
-		return nil, ErrNotFound
+		l.refreshSigned(ctx, func(s Sizes) bool { return t.In(s.Released) })
+		if !t.In(l.Sizes().Released) {
+			return nil, ErrNotFound
+		}
 	}
 	var out []byte
 	if t.Level == merkle.EntriesLevel {

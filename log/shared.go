@@ -17,6 +17,9 @@ import (
 // followPause is how often sizes are read while somebody waits for a log to grow.
 const followPause = 100 * time.Millisecond
 
+// refreshPatience is for how long somebody who asks for a checkpoint waits for the publisher.
+const refreshPatience = time.Second
+
 // Refresh learns how far the log has grown by other servers' hands.
 func (l *Log) Refresh(ctx context.Context) error {
 	if !l.service.config.Shared {
@@ -30,9 +33,16 @@ func (l *Log) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// refreshSigned learns of a checkpoint that another server has signed, unless this one is about to.
-func (l *Log) refreshSigned(ctx context.Context) {
-	if !l.service.config.Shared || l.Stopped() != nil || !l.signing.TryLock() {
+// refreshSigned learns of a checkpoint that another server has signed, for somebody who waits until enough is. While the
+// publisher is at work it waits a moment for what comes of it.
+func (l *Log) refreshSigned(ctx context.Context, enough func(Sizes) bool) {
+	if !l.service.config.Shared || l.Stopped() != nil {
+		return
+	}
+	if !l.signing.TryLock() {
+		ctx, cancel := context.WithTimeout(ctx, refreshPatience)
+		defer cancel()
+		_ = l.progress.wait(ctx, enough)
 		return
 	}
 	defer l.signing.Unlock()

@@ -300,6 +300,10 @@ func (c *crowd) load(ctx context.Context, f *fleet) *sync.WaitGroup {
 						time.Sleep(time.Millisecond)
 						continue
 					}
+					if a.status != http.StatusOK {
+						c.fail("checkpoint of %s: %d %s", name, a.status, a.body)
+						continue
+					}
 					c.saw(name, string(a.body))
 				}
 			}

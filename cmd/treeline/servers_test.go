@@ -125,6 +125,9 @@ func TestServersAreOne(t *testing.T) {
 		var made struct{ VKeys []string }
 		p.mustPost(t, "/v1/logs", `{"name":"`+name+`"}`, http.StatusCreated, &made)
 
+		if a, err := other.call(http.MethodGet, "/logs/"+name+"/checkpoint", nil); err != nil || a.status != http.StatusOK {
+			t.Errorf("the checkpoint of a log that another server has just made: %d %s, %v", a.status, a.body, err)
+		}
 		polled := make(chan error, 1)
 		var page struct {
 			Data []storedRecord
@@ -153,6 +156,14 @@ func TestServersAreOne(t *testing.T) {
 				t.Errorf("%+v: want it signed, at %d", signed, n+1)
 			}
 			for _, p := range f.servers { // whoever signed it
+				a, err := p.call(http.MethodGet, fmt.Sprintf("/v1/checkpoint?log=%s&size=%d", name, n+2), nil)
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("the checkpoint that another server has just shown: %d %s, %v", a.status, a.body, err)
+				}
+				a, err = p.call(http.MethodGet, fmt.Sprintf("/logs/%s/tile/entries/000.p/%d", name, n+2), nil)
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("a bundle under the checkpoint that another server has just shown: %d %s, %v", a.status, a.body, err)
+				}
 				proof, err := p.get("/v1/events/" + signed.ID + "/proof?log=" + name)
 				if err != nil {
 					t.Fatal(err)
