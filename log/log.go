@@ -344,14 +344,19 @@ type source struct {
 func (s source) Origin() string { return s.l.Origin }
 
 func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
-	acknowledged, _ := s.l.progress.acknowledged() // before the store's, which may be ahead but never behind
+	m := s.l.progress.remembered() // before the store's, which may be ahead but never behind
 	head, err := s.store.Head(ctx, s.log)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("the head is missing: %w", ErrDamaged)
+	}
 	if err != nil {
 		return 0, merkle.Hash{}, err
 	}
 	// What is signed has a refusal of its own.
-	if head.Size < acknowledged && head.Size >= s.l.Sizes().Signed {
-		return 0, merkle.Hash{}, fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, head.Size, ErrDamaged)
+	if m.Size > m.Signed && head.Size >= m.Signed {
+		if err := s.l.checkRemembered(ctx, m, head.Size); err != nil {
+			return 0, merkle.Hash{}, err
+		}
 	}
 	root, err := head.Root()
 	if err != nil {
@@ -361,29 +366,29 @@ func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
 }
 
 func (s source) ReadEntries(ctx context.Context, from, to uint64, fn func([]byte) error) error {
-	size, last := s.l.progress.acknowledged()
+	m := s.l.progress.remembered()
 	index := from
 	return s.store.Entries(ctx, s.log, from, to, func(entry []byte) error {
 		// Nobody has signed it yet, but a client holds its hash.
-		if index++; index == size && merkle.LeafHash(entry) != last {
-			return errAcknowledged(index-1, merkle.LeafHash(entry), last)
+		if index++; index == m.lastOf && merkle.LeafHash(entry) != m.last {
+			return errAcknowledged(index-1, merkle.LeafHash(entry), m.last)
 		}
 		return fn(entry)
 	})
 }
 
-// checkAcknowledged checks that the store still holds the newest entry which clients were told of, below a size.
-func (l *Log) checkAcknowledged(ctx context.Context, size uint64) error {
-	acknowledged, last := l.progress.acknowledged()
-	if size < acknowledged {
-		return fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", acknowledged, size, ErrDamaged)
+// checkRemembered checks that the store, whose head is of the given size, still holds all that this server has seen there, and as
+// the newest entry that it has told clients of the very one that it told. A store that failed over to a copy which lagged doesn't.
+func (l *Log) checkRemembered(ctx context.Context, m memory, size uint64) error {
+	if size < m.Size {
+		return fmt.Errorf("%d entries were acknowledged, the store's head is at %d: %w", m.Size, size, ErrDamaged)
 	}
-	if acknowledged == 0 {
+	if m.lastOf == 0 {
 		return nil
 	}
-	return l.service.store.Entries(ctx, l.ID, acknowledged-1, acknowledged, func(entry []byte) error {
-		if got := merkle.LeafHash(entry); got != last {
-			return errAcknowledged(acknowledged-1, got, last)
+	return l.service.store.Entries(ctx, l.ID, m.lastOf-1, m.lastOf, func(entry []byte) error {
+		if got := merkle.LeafHash(entry); got != m.last {
+			return errAcknowledged(m.lastOf-1, got, m.last)
 		}
 		return nil
 	})

@@ -94,12 +94,26 @@ func (p *progress) grown(size uint64) {
 	}
 }
 
-// acknowledged returns the leaf hash that the newest entry of the given size has, as clients may have been told. Through
-// the chain it stands for all entries before.
-func (p *progress) acknowledged() (size uint64, last merkle.Hash) {
+// memory is what a server remembers of a log's record, and a store must still have.
+type memory struct {
+	Sizes
+	// last is the leaf hash that the newest entry of the size lastOf has, as clients may have been told. Through the chain it
+	// stands for all entries before.
+	last   merkle.Hash
+	lastOf uint64
+}
+
+func (p *progress) remembered() memory {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lastOf, p.last
+	return memory{p.sizes, p.last, p.lastOf}
+}
+
+// setBack forgets all but the size of what is left of a log that is stopped, so that this can be read.
+func (p *progress) setBack(size uint64) {
+	p.change(func() {
+		p.sizes, p.signed, p.note = Sizes{Size: size}, checkpoint.Checkpoint{}, nil
+	})
 }
 
 // publish notes a checkpoint that may now be seen.

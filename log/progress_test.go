@@ -58,8 +58,8 @@ func TestWaitingForProgress(t *testing.T) {
 		if err := done["never"]; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("what isn't reached: got %v, want the deadline's error", err)
 		}
-		if size, last := p.acknowledged(); size != 9 || last != (merkle.Hash{9}) {
-			t.Errorf("acknowledged: got %d, %v", size, last)
+		if m := p.remembered(); m.lastOf != 9 || m.last != (merkle.Hash{9}) {
+			t.Errorf("acknowledged: got %d, %v", m.lastOf, m.last)
 		}
 	})
 }

@@ -519,7 +519,7 @@ func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
 	if t := l.tails[log.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
 		return t, nil
 	}
-	if err := log.checkAcknowledged(ctx, head.Size); err != nil {
+	if err := log.checkRemembered(ctx, log.progress.remembered(), head.Size); err != nil {
 		return nil, err
 	}
 	edge, err := checkHead(ctx, l.store, log.Info, head)

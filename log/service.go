@@ -153,6 +153,9 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		return nil, fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
 			"that belongs to this store, or the store was tampered with", vkey, strings.Join(info.VKeys, ", "))
 	}
+	if old := s.LogByID(info.ID); old != nil {
+		return nil, fmt.Errorf("its number is that of log %s, which the store has lost: %w", old.Name, ErrDamaged)
+	}
 	verifier, err := note.NewVerifier(vkey)
 	if err != nil {
 		return nil, err
@@ -173,16 +176,20 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	}
 	if err != nil {
 		s.fail(l, err)
-		l.showFenced(ctx, verifier)
+		l.showFenced(ctx)
 	}
 	return l, nil
 }
 
-// showFenced lets a log that is stopped at start serve what it had signed: the newest recorded checkpoint that the fence
+// showFenced lets a log that is stopped serve what it had signed: the newest recorded checkpoint that the fence
 // covers, if it verifies and the store still has its tree. Two histories are not served at all.
-func (l *Log) showFenced(ctx context.Context, verifier note.Verifier) {
+func (l *Log) showFenced(ctx context.Context) {
 	var refusal *checkpoint.Refusal
 	if l.Stopped() == nil || errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged {
+		return
+	}
+	verifier, err := note.NewVerifier(l.VKeys[0])
+	if err != nil {
 		return
 	}
 	msg, err := l.service.config.Fence.Load(ctx, l.Origin)

@@ -86,11 +86,20 @@ func (s *Service) learn(ctx context.Context) {
 }
 
 func (s *Service) learnSizes(ctx context.Context) error {
+	known := make(map[*Log]uint64) // before the store's sizes, which may be ahead but never behind
+	for _, l := range s.Logs() {
+		known[l] = l.Sizes().Size
+	}
 	sizes, err := s.store.Sizes(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.learnFrozen(ctx); err != nil {
+	for l, size := range known {
+		if now, there := sizes[l.ID]; !there || now < size {
+			l.progress.doubt.Store(true) // the store was set back: the publisher will look
+		}
+	}
+	if err := s.learnStopped(ctx); err != nil {
 		return err
 	}
 	unknown := false
@@ -126,14 +135,19 @@ func (s *Service) learnSizes(ctx context.Context) error {
 	return nil
 }
 
-// learnFrozen learns which stopped logs were frozen, and so don't need an operator any more. Of others that is learned by
-// appending to them.
-func (s *Service) learnFrozen(ctx context.Context) error {
+// learnStopped learns which stopped logs were frozen, and so don't need an operator any more, and what is left of those whose
+// store was set back. Of others it is learned by appending to them that they were frozen.
+func (s *Service) learnStopped(ctx context.Context) error {
 	for _, l := range s.Logs() {
 		if l.Stopped() == nil || l.Frozen() {
 			continue
 		}
+		size := l.Sizes().Size
 		head, err := s.store.Head(ctx, l.ID)
+		if err == nil && head.Size < size {
+			l.progress.setBack(head.Size)
+			l.showFenced(ctx)
+		}
 		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotFound) { // which may be why it is stopped
 			return fmt.Errorf("reading the head of log %s: %w", l.Name, err)
 		}
