@@ -38,7 +38,7 @@ type Sizes struct {
 
 // progress is how far a log has come, with a way to wait for more.
 type progress struct {
-	doubt  atomic.Bool // a commit's outcome is unknown: the log may be larger than sizes say
+	doubt  atomic.Bool // the log may be larger than sizes say, after a commit with an unknown outcome, or set back
 	frozen atomic.Bool // the log has ended
 
 	mu      sync.Mutex

@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -47,7 +48,7 @@ func (s *Service) scrub(ctx context.Context) {
 // scrubRun checks the events [from, to) of a log, and reports what is wrong.
 func (s *Service) scrubRun(ctx context.Context, l *Log, from, to uint64) {
 	err := checkContents(ctx, s.store, l.ID, from, to)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, ErrUnreachable) { // which isn't about the event
 		return
 	}
 	if err != nil {

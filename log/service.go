@@ -59,7 +59,8 @@ type Service struct {
 	byName   map[string]*Log
 	byID     map[ID]*Log
 
-	waiting atomic.Int64 // how many wait for a log to grow
+	waiting     atomic.Int64           // how many wait for a log to grow
+	incarnation atomic.Pointer[string] // of the store
 
 	cancel context.CancelFunc // ends the background loops
 	loops  sync.WaitGroup
@@ -106,6 +107,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	if err := checkFence(origins, infos); err != nil {
+		return nil, err
+	}
+	if err := s.learnIncarnation(ctx); err != nil { // before anything that the store says of its logs
 		return nil, err
 	}
 	s.metrics = newMetrics(s, c.Metrics)
@@ -411,7 +415,7 @@ func (s *Service) publishGrown(ctx context.Context) {
 			continue
 		}
 		group.Go(func() error {
-			if err := l.publish(ctx); err != nil {
+			if err := l.publish(ctx, doubt); err != nil {
 				l.progress.doubt.Store(doubt)
 				if ctx.Err() == nil {
 					s.fail(l, err)
@@ -423,13 +427,19 @@ func (s *Service) publishGrown(ctx context.Context) {
 	_ = group.Wait() // each notes its own error
 }
 
-// publish signs the log if it has grown.
-func (l *Log) publish(ctx context.Context) error {
+// publish signs the log if it has grown. In doubt whether the store is what it was, that is looked at first, also if the log
+// hasn't grown.
+func (l *Log) publish(ctx context.Context, doubt bool) error {
 	l.signing.Lock()
 	defer l.signing.Unlock()
 	before, note := l.Signed()
 	if note == nil { // it couldn't be resumed at start, or its birth was interrupted
 		return l.resume(ctx)
+	}
+	if doubt {
+		if err := l.publisher.Resume(ctx); err != nil {
+			return err
+		}
 	}
 	if _, err := l.publisher.Publish(ctx); err != nil {
 		return err

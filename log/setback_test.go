@@ -26,7 +26,11 @@ import (
 // set back an embedded store in the same way, under services that believe that it is shared.
 
 // address is what a store's name leads to: another store from one moment to the next.
-type address struct{ store atomic.Pointer[log.Store] }
+type address struct {
+	store   atomic.Pointer[log.Store]
+	away    atomic.Bool  // nothing is learned
+	started atomic.Int64 // how often the store was started
+}
 
 func (a *address) lead(to log.Store) { a.store.Store(&to) }
 func (a *address) now() log.Store    { return *a.store.Load() }
@@ -37,11 +41,21 @@ type addressed struct {
 	*address
 }
 
+func (s addressed) Incarnation(context.Context) (string, error) {
+	if s.away.Load() {
+		return "", log.ErrUnreachable
+	}
+	return fmt.Sprint(s.started.Load()), nil
+}
+
 func (s addressed) Logs(ctx context.Context) ([]log.Info, error) { return s.now().Logs(ctx) }
+
 func (s addressed) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	return s.now().Head(ctx, id)
 }
+
 func (s addressed) Sizes(ctx context.Context) (map[log.ID]uint64, error) { return s.now().Sizes(ctx) }
+
 func (s addressed) Begin(ctx context.Context, ids []log.ID) (log.Tx, error) {
 	return s.now().Begin(ctx, ids)
 }
@@ -219,6 +233,19 @@ func TestAStoreThatIsSetBackUnderItsServersIsNoticed(t *testing.T) {
 			if c, err := a.at.now().Checkpoint(t.Context(), a.log().ID, 9); err != nil || c.Size != 1 {
 				t.Errorf("the store's checkpoint: %+v, %v", c, err)
 			}
+		},
+		"what another server has signed is gone": func(t *testing.T, a, b *member, setBack func()) {
+			b.at.away.Store(true)
+			time.Sleep(50 * time.Millisecond) // what it was about to learn
+			a.append("lost")
+			a.signed(2)
+			if size := b.log().Sizes().Size; size != 1 {
+				t.Fatalf("it has learned of size %d", size)
+			}
+			setBack()
+			b.at.started.Add(1)
+			b.at.away.Store(false)
+			b.stops("rollback", 1, 1)
 		},
 		"acknowledged entries are gone": func(t *testing.T, a, b *member, setBack func()) {
 			a.fence.away.Store(true) // nothing is signed

@@ -86,6 +86,9 @@ func (s *Service) learn(ctx context.Context) {
 }
 
 func (s *Service) learnSizes(ctx context.Context) error {
+	if err := s.learnIncarnation(ctx); err != nil {
+		return err
+	}
 	known := make(map[*Log]uint64) // before the store's sizes, which may be ahead but never behind
 	for _, l := range s.Logs() {
 		known[l] = l.Sizes().Size
@@ -131,6 +134,23 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			return fmt.Errorf("opening log %s: %w", info.Name, err)
 		}
 		s.add(l)
+	}
+	return nil
+}
+
+// learnIncarnation learns whether the store may have been set back. What of it is missing this server may not have known of, but
+// the fence does, so all logs are compared with theirs.
+func (s *Service) learnIncarnation(ctx context.Context) error {
+	now, err := s.store.Incarnation(ctx)
+	if err != nil {
+		return err
+	}
+	if before := s.incarnation.Swap(&now); before == nil || *before == now {
+		return nil
+	}
+	s.logger.Warn("the database was started again, or another one has taken its place: all logs are compared with the fence")
+	for _, l := range s.Logs() {
+		l.progress.doubt.Store(true)
 	}
 	return nil
 }

@@ -192,6 +192,9 @@ type Store interface {
 	Key(ctx context.Context, id string) (Key, error)
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
+	// Incarnation returns what changes whenever the store may have been set back under a server that runs: whenever its database
+	// was started, or another one has taken its place.
+	Incarnation(ctx context.Context) (string, error)
 	Close() error
 }
 

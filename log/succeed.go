@@ -149,7 +149,7 @@ func (l *Log) signToEnd(ctx context.Context) error {
 	}
 	ended := func() bool { return l.Stopped() != nil || l.Sizes().Signed >= head.Size }
 	for attempt := 0; !ended() && attempt < 5; attempt++ { // other servers may sign at the same time
-		if err = l.publish(ctx); err != nil {
+		if err = l.publish(ctx, false); err != nil {
 			l.service.fail(l, err) // which stops a log that isn't intact
 		}
 	}

@@ -211,7 +211,7 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 		rounds = 15
 	}
 	c := newCluster(t)
-	outlives := func(p *process) error { return p.wrote("DATA RACE", "panic", "LOG STOPPED") }
+	outlives := func(p *process) error { return p.wrote("DATA RACE", "panic", "LOG STOPPED", "scrub found") }
 	f := c.servings(t, 2, outlives)
 	crowd := newWideCrowd(t, f)
 	crowd.outages = true

@@ -374,6 +374,13 @@ func (s *Store) ping(ctx context.Context) error {
 	return nil
 }
 
+// Incarnation returns when the server was started.
+func (s *Store) Incarnation(ctx context.Context) (string, error) {
+	var started string
+	err := s.read.GetContext(ctx, &started, sqlStarted)
+	return started, describe(err)
+}
+
 // Close closes all connections.
 func (s *Store) Close() error {
 	s.end()

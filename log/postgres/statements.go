@@ -111,6 +111,9 @@ const (
 		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version', 'server_version_num',
 		               'idle_in_transaction_session_timeout')
 		UNION ALL SELECT 'in_recovery', CASE WHEN pg_is_in_recovery() THEN 'on' ELSE 'off' END`
+	// In seconds, so that it is the same text in any time zone.
+	sqlStarted = `
+		SELECT extract(epoch FROM pg_postmaster_start_time())::TEXT`
 	sqlSystemIdentifier = `
 		SELECT system_identifier::TEXT FROM pg_control_system()`
 )

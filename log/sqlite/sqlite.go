@@ -231,6 +231,9 @@ func (s *Store) Ping(ctx context.Context) error {
 	return s.read.GetContext(ctx, new(int), `SELECT 1`)
 }
 
+// Incarnation is always the same: nothing takes the place of a file that is open.
+func (s *Store) Incarnation(context.Context) (string, error) { return "", nil }
+
 // Close closes the file and lets go of its lock.
 func (s *Store) Close() error {
 	var errs []error
