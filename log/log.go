@@ -352,8 +352,8 @@ func (s source) Head(ctx context.Context) (uint64, merkle.Hash, error) {
 	if err != nil {
 		return 0, merkle.Hash{}, err
 	}
-	// What is signed has a refusal of its own.
-	if m.Size > m.Signed && head.Size >= m.Signed {
+	// What is signed has a refusal of its own. Of what isn't yet another server may have signed another version.
+	if m.Size > m.Signed && head.Size >= m.Signed && (head.Size < m.Size || s.l.service.config.Shared) {
 		if err := s.l.checkRemembered(ctx, m, head.Size); err != nil {
 			return 0, merkle.Hash{}, err
 		}

@@ -166,6 +166,8 @@ func (s *Service) learnStopped(ctx context.Context) error {
 		head, err := s.store.Head(ctx, l.ID)
 		if err == nil && head.Size < size {
 			l.progress.setBack(head.Size)
+		}
+		if _, note := l.Signed(); note == nil {
 			l.showFenced(ctx)
 		}
 		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotFound) { // which may be why it is stopped
