@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -49,6 +50,9 @@ func (k *keyring) authenticate(r *http.Request) (log.Key, error) {
 	key, err := k.read(r.Context(), id)
 	if errors.Is(err, log.ErrNotFound) {
 		return log.Key{}, errKey
+	}
+	if err != nil && r.Context().Err() == nil { // nothing has begun: it may be sent again
+		err = fmt.Errorf("%w: reading the API key: %w", log.ErrUnavailable, err)
 	}
 	if err != nil {
 		return log.Key{}, err

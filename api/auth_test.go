@@ -10,6 +10,19 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
+// Without the store nobody knows whether a key is good: the sender is told to come back, as nothing has begun.
+func TestAKeyThatCannotBeReadIsNoReasonToGiveUp(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	_, key := log.NewKey(log.RoleAdmin, 0, "", 0)
+	s.store.failure.Store(true)
+	got := s.post("/v1/events", key, `{"action":"a"}`)
+	got.problem(t, http.StatusServiceUnavailable, "store_unavailable")
+	if got.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+}
+
 // Whatever is wrong with a key, the answer is the same, so that nobody learns which ids exist.
 func TestEveryWrongKeyGetsTheSameAnswer(t *testing.T) {
 	t.Parallel()

@@ -304,7 +304,7 @@ type faultStore struct {
 	hold      atomic.Pointer[chan struct{}] // waited for before a transaction begins
 	held      atomic.Int64
 	afterward atomic.Bool // commits are made, and reported as failed
-	failure   atomic.Bool // appends fail, nothing is stored
+	failure   atomic.Bool // appends fail, nothing is stored, and keys can't be read
 	panics    atomic.Bool // looking up an id panics
 }
 
@@ -313,6 +313,13 @@ func (s *faultStore) Find(ctx context.Context, id log.ID, event string) (uint64,
 		panic("injected panic about secret-of-another-tenant")
 	}
 	return s.Store.Find(ctx, id, event)
+}
+
+func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
+	if s.failure.Load() {
+		return log.Key{}, errInjected
+	}
+	return s.Store.Key(ctx, id)
 }
 
 func (s *faultStore) Begin(ctx context.Context, logs []log.ID) (log.Tx, error) {
