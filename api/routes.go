@@ -76,7 +76,9 @@ func parseQuery(r *http.Request, known ...string) (query, error) {
 		if !slices.ContainsFunc(known, func(k string) bool {
 			return name == k || strings.HasSuffix(k, ".") && strings.HasPrefix(name, k)
 		}) {
-			return nil, badParameter(name, "is unknown here; known are: %s", strings.Join(known, ", "))
+			names := strings.Join(known, ", ")
+			names = strings.ReplaceAll(names, metadataFilter, metadataFilter+"<path>")
+			return nil, badParameter(name, "is unknown here; known are: %s", names)
 		}
 		if len(v) != 1 && !mayRepeat(name) {
 			return nil, badParameter(name, "is given %d times", len(v))
