@@ -16,12 +16,21 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-var errReadOnly = errors.New("the store was opened for reading")
+var (
+	errReadOnly = errors.New("the store was opened for reading")
+	errNoTLS    = errors.New("the server has no TLS; switch it on there, or, where nobody else can listen, put ?sslmode=disable into the URL")
+)
 
 // describe names the errors of PostgreSQL that a caller or an operator can do something about.
 func describe(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
+	}
+	if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrSchema) || errors.Is(err, errNoTLS) { // described already
+		return err
+	}
+	if errors.Is(err, pq.ErrSSLNotSupported) {
+		return errNoTLS
 	}
 	if e := pq.As(err); e != nil {
 		return describeServer(err, e)
