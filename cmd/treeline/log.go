@@ -18,6 +18,8 @@ type logInfo struct {
 	Origin    string   `json:"origin"`
 	VKeys     []string `json:"vkeys"`
 	Public    bool     `json:"public"`
+	Stopped   string   `json:"stopped"`
+	Frozen    bool     `json:"frozen"`
 	CreatedAt string   `json:"created_at"`
 	Sizes     struct {
 		Size     uint64 `json:"size"`
@@ -69,14 +71,21 @@ treeline verify as --vkey. A log's name is never used again, not even when the l
 }
 
 func newLogListCmd() *cobra.Command {
-	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tRELEASED\tPUBLIC\tCREATED",
+	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tRELEASED\tPUBLIC\tCREATED\tSTATE",
 		func(item json.RawMessage) ([]string, error) {
 			var l logInfo
 			err := decodeAnswer(item, &l)
+			var state string
+			switch {
+			case l.Frozen:
+				state = "frozen"
+			case l.Stopped != "":
+				state = "stopped"
+			}
 			number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 			return []string{
 				l.Name, l.Origin, number(l.Sizes.Size), number(l.Sizes.Signed), number(l.Sizes.Released),
-				map[bool]string{true: "yes", false: "no"}[l.Public], l.CreatedAt,
+				map[bool]string{true: "yes", false: "no"}[l.Public], l.CreatedAt, state,
 			}, err
 		})
 }
