@@ -104,6 +104,8 @@ func (p *problem) hint() string {
 	switch {
 	case p.Code == "not_signed":
 		return "the event is stored but no checkpoint covers it yet: try again, or look at the server's /readyz"
+	case p.Code == "frozen", p.Code == "log_stopped":
+		return "" // no other id helps, nor does waiting
 	case p.Status == http.StatusUnauthorized:
 		return "give a valid key by --key-file FILE or TREELINE_KEY (a new server writes its admin key to admin.key in its data directory)"
 	case p.Status == http.StatusForbidden:

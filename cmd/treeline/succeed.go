@@ -72,6 +72,10 @@ func succeed(ctx context.Context, w io.Writer, o storeOptions, name, as, reason 
 	}
 	defer service.Close()
 	next, last, err := service.Succeed(ctx, name, as, reason)
+	var conflict *log.ConflictError
+	if errors.As(err, &conflict) {
+		return withHint(err, "give the same --reason as the first time")
+	}
 	if err != nil {
 		return err
 	}
