@@ -41,5 +41,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(http.StatusServiceUnavailable)
-	fmt.Fprintln(w, `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"unavailable","detail":"the server is starting"}`)
+	fmt.Fprintln(w, `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"store_unavailable",`+
+		`"detail":"the server is starting, or waits for its store; nothing was stored, send it again later"}`)
 }

@@ -131,6 +131,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 		go func() { failed <- l.server.Serve(l.Listener) }()
 	}
 	r, err := o.startWhenPossible(ctx, prefix, logger, &back)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // stopped as it was asked to, before its database came
+	}
 	if err != nil {
 		return err
 	}
@@ -378,13 +381,17 @@ func greet(w io.Writer, service *log.Service, public, ops net.Addr, keyFile stri
 		l = service.Logs()[0]
 	}
 	fmt.Fprintf(w, "Verifier key of log %q (give it to whoever verifies):\n  %s\n\n", l.Name, l.VKeys[0])
+	key := fmt.Sprintf("$(cat %s)", keyFile)
+	if _, err := os.Stat(keyFile); err != nil { // moved to a safe place, or written by another server
+		key = "tl_…  # an admin's or a writer's key"
+	}
 	fmt.Fprintf(w, `Append an event:
-  export KEY=$(cat %s)
+  export KEY=%s
   curl -X POST %s/v1/events -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \
    -d '{"action":"user.permission.updated","actor_id":"user_123","actor_email":"admin@example.com","target_type":"user",
         "target_id":"user_456","metadata":{"old_role":"viewer","new_role":"editor","ip":"203.0.113.42"}}'
 
-`, keyFile, base)
+`, key, base)
 }
 
 // localURL returns the URL by which this machine reaches a listener.
