@@ -143,8 +143,9 @@ func checkFence(origins []string, infos []Info) error {
 	if missing == nil {
 		return nil
 	}
-	return fmt.Errorf("the fence records checkpoints of logs that the store doesn't have: %s; restore the store that holds "+
-		"them, or, if they are given up for good, run `treeline fence drop ORIGIN` for each", strings.Join(missing, ", "))
+	return fmt.Errorf("the fence records checkpoints of logs that the store doesn't have: %s; name the store that "+
+		"holds them by --db, or for another store a --fence of its own; only if they are given up for good, run "+
+		"`treeline fence drop ORIGIN` for each", strings.Join(missing, ", "))
 }
 
 func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {

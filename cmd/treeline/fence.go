@@ -78,8 +78,9 @@ func (o storeOptions) openAlone(ctx context.Context, logger *slog.Logger) (log.S
 		}
 	}
 	store, err := o.openWriter(ctx, postgres.Options{Logger: logger, Unhurried: true})
-	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, nil, withHint(sqlite.ErrLocked, "stop the server first")
+	var inUse *inUseError
+	if errors.As(err, &inUse) {
+		return nil, nil, withHint(fmt.Errorf("%s: %w", inUse.path, sqlite.ErrLocked), "stop the server first")
 	}
 	if err != nil {
 		return nil, nil, err

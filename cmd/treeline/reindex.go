@@ -63,7 +63,11 @@ func reindex(ctx context.Context, o storeOptions, names []string, stdout, stderr
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "log %s: %d of %d events are indexed; searches read the others themselves\n", info.Name, at.Size, head.Size)
+		fmt.Fprintf(stdout, "log %s: %d of %d events are indexed", info.Name, at.Size, head.Size)
+		if rest := head.Size - at.Size; rest > 0 {
+			fmt.Fprintf(stdout, "; the newest %d don't fill a segment yet, searches read them themselves", rest)
+		}
+		fmt.Fprintln(stdout)
 	}
 	return nil
 }
