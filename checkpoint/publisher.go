@@ -189,6 +189,16 @@ func (p *Publisher) resume(ctx context.Context) error {
 		return fmt.Errorf("reading the head: %w", err)
 	}
 	head := Checkpoint{p.src.Origin(), size, root}
+	if fencedNote == nil && (recordedNote != nil || size > 0) {
+		// Only one that is missing still is missing: another publisher may have given birth to the log meanwhile.
+		again, err := p.fence.Load(ctx, head.Origin)
+		if err != nil {
+			return err
+		}
+		if again != nil {
+			return fmt.Errorf("while %s was born: %w", head.Origin, ErrFenceMoved)
+		}
+	}
 	refuse := func(reason Reason, want, got Checkpoint, format string, args ...any) error {
 		return &Refusal{
 			Origin: head.Origin, Reason: reason, Detail: fmt.Sprintf(format, args...),

@@ -196,6 +196,36 @@ func TestFenceMovesBeforeSwap(t *testing.T) {
 	w.check()
 }
 
+// Another process makes the log, and clients append to it, between any two steps of ours: that is no lost fence.
+func TestBirthByAnother(t *testing.T) {
+	ctx := context.Background()
+	for _, step := range []string{"load", "latest", "head"} {
+		w := newWorld(t)
+		other := w.start(nil)
+		born := false
+		p := w.start(func(s string) outcome {
+			if s == step && !born {
+				born = true
+				w.mu.Unlock() // which our step holds, and the other process needs
+				defer w.mu.Lock()
+				if err := other.Birth(ctx); err != nil {
+					t.Fatal(err)
+				}
+				w.grow(2)
+			}
+			return works
+		})
+		err := p.Birth(ctx)
+		if err != nil && !errors.Is(err, ErrFenceMoved) {
+			t.Errorf("born before %s: %v", step, err)
+		}
+		if c, err := p.Publish(ctx); err != nil || c != testCheckpoint(w.honest) {
+			t.Errorf("born before %s: then Publish = %v, %v", step, c, err)
+		}
+		w.check()
+	}
+}
+
 // The store or the fence is changed, while the server is down or running. Nothing is
 // signed, and the refusal says why and has the notes.
 func TestRefusals(t *testing.T) {
