@@ -210,8 +210,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	}
 	var replica log.Reader
 	if o.dbRead != "" {
-		r.replica, err = opened(postgres.OpenReadOnly(ctx, postgres.Options{URL: o.dbRead, Conns: o.conns, Logger: logger}))
-		if err != nil {
+		if r.replica, err = o.openReplica(ctx, r.store, logger); err != nil {
 			return nil, fmt.Errorf("--db-read: %w", err)
 		}
 		replica = r.replica
@@ -247,6 +246,18 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	}
 	r.server = api.New(api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry})
 	return r, nil
+}
+
+// openReplica opens the standby that --db-read names, of the store in PostgreSQL.
+func (o serveOptions) openReplica(ctx context.Context, store log.Store, logger *slog.Logger) (log.Store, error) {
+	replica, err := postgres.OpenReadOnly(ctx, postgres.Options{URL: o.dbRead, Conns: o.conns, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	if err := store.(*postgres.Store).CheckCopy(ctx, replica); err != nil {
+		return nil, errors.Join(err, replica.Close())
+	}
+	return replica, nil
 }
 
 // listener is an address and what answers there.

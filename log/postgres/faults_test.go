@@ -319,7 +319,7 @@ func TestSilenceIsWaitedForOnce(t *testing.T) {
 
 // A server that waits for the data of a COPY minds no timeout of its own. It holds the heads until it finds that nobody is there.
 func TestTheServerLooksWhetherItsClientIsThere(t *testing.T) {
-	s := open(t, migrated(t), false)
+	s := open(t, migrated(t))
 	for name, want := range map[string]string{"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4"} {
 		if got, err := postgres.Setting(t.Context(), s, name); err != nil || got != want {
 			t.Errorf("%s is %q, %v; want %s", name, got, err, want)
@@ -354,7 +354,7 @@ func TestACopyThatNobodyTakesIsGivenUp(t *testing.T) {
 func TestPingEndsThoughNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	proxy, url := behind(t, migrated(t))
-	s := open(t, url, false)
+	s := open(t, url)
 	proxy.Silence()
 	began := time.Now()
 	if err := s.Ping(t.Context()); !errors.Is(err, postgres.ErrUnreachable) {
@@ -388,7 +388,7 @@ func TestWritesAreNotRepeatedByThemselves(t *testing.T) {
 	t.Parallel()
 	direct := migrated(t)
 	proxy, url := behind(t, direct)
-	s := open(t, url, false)
+	s := open(t, url)
 	ctx := t.Context()
 	info := storetest.CreateLog(t, s, "default")
 	if err := s.Import(ctx, nil, nil, map[string]string{"from": "text"}); err != nil {

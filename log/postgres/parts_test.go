@@ -94,7 +94,7 @@ func TestServersOpenOnePart(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	first := serve(t, url, postgres.Options{URL: url, PartRows: 5})
-	stores := []*postgres.Store{first.store, open(t, url+"&application_name=b", false), open(t, url, false), open(t, url, false)}
+	stores := []*postgres.Store{first.store, open(t, url+"&application_name=b"), open(t, url), open(t, url)}
 	for round := range 5 {
 		for i := range 5 {
 			if _, err := first.append(fmt.Sprintf("%d-%d", round, i)); err != nil {

@@ -39,7 +39,7 @@ var fill = []string{
 func TestNothingIsReadWhole(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
-	open(t, url, false) // which makes the first part
+	open(t, url) // which makes the first part
 	conn, err := direct(t, url).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)

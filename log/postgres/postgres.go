@@ -227,11 +227,20 @@ func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 	return nil
 }
 
-// SystemIdentifier returns the number that PostgreSQL gave the cluster when it was made: copies and standbys have it, too.
-func (s *Store) SystemIdentifier(ctx context.Context) (string, error) {
-	var id string
-	err := s.read.GetContext(ctx, &id, sqlSystemIdentifier)
-	return id, describe(err)
+// CheckCopy returns an error if other isn't this database, on the same server or on one that follows it: whatever is read there
+// would be of other logs.
+func (s *Store) CheckCopy(ctx context.Context, other *Store) error {
+	var here, there string
+	if err := s.read.GetContext(ctx, &here, sqlIdentity); err != nil {
+		return fmt.Errorf("%s: %w", s.address, describe(err))
+	}
+	if err := other.read.GetContext(ctx, &there, sqlIdentity); err != nil {
+		return fmt.Errorf("%s: %w", other.address, describe(err))
+	}
+	if here != there {
+		return fmt.Errorf("%s isn't a standby of %s", other.address, s.address)
+	}
+	return nil
 }
 
 // Address returns where the database is, for messages: it has no password.

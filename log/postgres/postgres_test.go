@@ -23,7 +23,7 @@ func (o *opener) Open(t *testing.T) log.Store {
 	if o.by != nil {
 		o.url = o.by(o.url)
 	}
-	return open(t, o.url, o.pooler)
+	return openWith(t, postgres.Options{URL: o.url, PartRows: 100, Pooler: o.pooler})
 }
 
 func (o *opener) Reopen(t *testing.T, s log.Store) log.Store {
@@ -31,22 +31,37 @@ func (o *opener) Reopen(t *testing.T, s log.Store) log.Store {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return open(t, o.url, o.pooler)
+	return openWith(t, postgres.Options{URL: o.url, PartRows: 100, Pooler: o.pooler})
 }
 
 // migrated returns the URL of a database with a schema.
 func migrated(t testing.TB) string {
 	t.Helper()
-	url := pgtest.Database(t)
+	return withSchema(t, pgtest.Database(t))
+}
+
+// migratedAt returns the URL of a database with a schema on a server of the test's own.
+func migratedAt(t testing.TB, server *pgtest.Server) string {
+	t.Helper()
+	return withSchema(t, server.Database(t))
+}
+
+func withSchema(t testing.TB, url string) string {
+	t.Helper()
 	if _, err := postgres.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
 	return url
 }
 
-func open(t testing.TB, url string, pooler bool) *postgres.Store {
+func open(t testing.TB, url string) *postgres.Store {
 	t.Helper()
-	s, err := postgres.Open(t.Context(), postgres.Options{URL: url, PartRows: 100, Pooler: pooler})
+	return openWith(t, postgres.Options{URL: url, PartRows: 100})
+}
+
+func openWith(t testing.TB, o postgres.Options) *postgres.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,10 +34,7 @@ func (r *countingReader) Payloads(ctx context.Context, id log.ID, from, to uint6
 func TestAStandbyIsReadWhereItHasComeFarEnough(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Start(t)
-	url := primary.Database(t)
-	if _, err := postgres.Migrate(t.Context(), url); err != nil {
-		t.Fatal(err)
-	}
+	url := migratedAt(t, primary)
 	standby := primary.Clone(t)
 	standby.StandBy(t, primary)
 	standby.Run(t)
@@ -46,13 +43,22 @@ func TestAStandbyIsReadWhereItHasComeFarEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer replica.Close()
+	if err := open(t, url).CheckCopy(t.Context(), replica); err != nil {
+		t.Errorf("a standby: %v", err)
+	}
+	if err := open(t, migratedAt(t, primary)).CheckCopy(t.Context(), replica); err == nil {
+		t.Error("another database of the same cluster is taken for a standby")
+	}
+	if err := open(t, migrated(t)).CheckCopy(t.Context(), replica); err == nil {
+		t.Error("a database of another cluster is taken for a standby")
+	}
 	fence, err := checkpoint.OpenFileFence(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	counting := &countingReader{Reader: replica}
 	service, err := log.Open(t.Context(), log.Config{
-		Store: open(t, url, false), Replica: counting, Shared: true, Seed: checkpoint.Seed{9}, Fence: fence, Prefix: "test.example",
+		Store: open(t, url), Replica: counting, Shared: true, Seed: checkpoint.Seed{9}, Fence: fence, Prefix: "test.example",
 		Interval: time.Hour, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -197,7 +197,7 @@ func TestWhatIsRolledBackAnywhereIsDoneAgain(t *testing.T) {
 func TestAdministrationAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
-	stores := []*postgres.Store{open(t, url, false), open(t, url, false), open(t, url, false)}
+	stores := []*postgres.Store{open(t, url), open(t, url), open(t, url)}
 	var wg sync.WaitGroup
 	var labels sync.Map
 	for i, s := range stores {

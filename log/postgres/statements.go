@@ -114,8 +114,9 @@ const (
 	// In seconds, so that it is the same text in any time zone.
 	sqlStarted = `
 		SELECT extract(epoch FROM pg_postmaster_start_time())::TEXT`
-	sqlSystemIdentifier = `
-		SELECT system_identifier::TEXT FROM pg_control_system()`
+	// Which cluster, and which database in it. Standbys have the same.
+	sqlIdentity = `
+		SELECT system_identifier || ' ' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()`
 )
 
 // Statements of parts.
