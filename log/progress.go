@@ -116,10 +116,10 @@ func (p *progress) setBack(size uint64) {
 	})
 }
 
-// publish notes a checkpoint that may now be seen.
+// publish notes a checkpoint that may now be seen, whoever has signed it: so signing doesn't fail.
 func (p *progress) publish(c checkpoint.Checkpoint, note []byte) {
 	p.change(func() {
-		p.signed, p.note = c, note
+		p.signed, p.note, p.failure = c, note, nil
 		p.sizes.Size = max(p.sizes.Size, c.Size)
 		p.sizes.Signed, p.sizes.Released = c.Size, c.Size
 	})

@@ -74,6 +74,15 @@ func TestTheFirstReasonStays(t *testing.T) {
 	}
 }
 
+func TestACheckpointEndsAFailureOfSigning(t *testing.T) {
+	var p progress
+	p.unsigned(errors.New("another server was faster"), time.Now())
+	p.publish(checkpoint.Checkpoint{Size: 7}, []byte("note")) // that server's, which a reader asked for
+	if _, err := p.failing(); err != nil {
+		t.Errorf("failing: got %v, want nothing", err)
+	}
+}
+
 func TestSizesOnlyGrow(t *testing.T) {
 	var p progress
 	p.publish(checkpoint.Checkpoint{Size: 7}, []byte("note")) // another server's, ahead of what this one has sequenced

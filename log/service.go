@@ -417,7 +417,9 @@ func (s *Service) publishGrown(ctx context.Context) {
 		}
 		group.Go(func() error {
 			if err := l.publish(ctx, doubt); err != nil {
-				l.progress.doubt.Store(doubt)
+				if doubt { // but never take back one that came up meanwhile
+					l.progress.doubt.Store(true)
+				}
 				if ctx.Err() == nil {
 					s.fail(l, err)
 				}

@@ -51,7 +51,7 @@ func (l *Log) refreshSigned(ctx context.Context, enough func(Sizes) bool) {
 	if err != nil || have == nil || bytes.Equal(latest, have) {
 		return // what fails here fails for the publisher, too, who tells
 	}
-	if err := l.publisher.Resume(ctx); err != nil {
+	if err := l.publisher.Resume(ctx); err != nil && ctx.Err() == nil {
 		l.service.fail(l, err)
 	}
 }
@@ -130,6 +130,9 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			continue
 		}
 		l, err := s.openLog(ctx, info)
+		if err == nil {
+			err = ctx.Err() // a client that left half-way must not leave half a log behind
+		}
 		if err != nil {
 			return fmt.Errorf("opening log %s: %w", info.Name, err)
 		}
