@@ -170,7 +170,8 @@ func migrate(ctx context.Context, db *sql.DB, dir string) error {
 	return err
 }
 
-// checkVersion refuses a schema that this program doesn't know, without changing it. Whatever the version, it has the table.
+// checkVersion refuses a schema that isn't the one that this program works with, without changing it. Whatever the version, it
+// has the table.
 func checkVersion(ctx context.Context, db *sql.DB, dir, table string) error {
 	var there bool
 	err := db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?)`, table).Scan(&there)
@@ -184,7 +185,15 @@ func checkVersion(ctx context.Context, db *sql.DB, dir, table string) error {
 	if err != nil {
 		return err
 	}
-	return refuseNewer(ctx, m)
+	if err := refuseNewer(ctx, m); err != nil {
+		return err
+	}
+	if older, err := m.HasPending(ctx); err != nil {
+		return describe(err)
+	} else if older {
+		return errors.New("its schema is an older version: start a server on it, or on a copy, which brings it up")
+	}
+	return nil
 }
 
 var errNewer = errors.New("run a newer treeline")

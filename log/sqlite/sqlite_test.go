@@ -128,6 +128,31 @@ func TestANewerSchemaIsRefusedUntouched(t *testing.T) {
 	}
 }
 
+// A store that was made before logs could be frozen.
+func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "treeline.db")
+	s, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := storetest.CreateLog(t, s, "one")
+	s.Close()
+	db := sqlx.MustOpen("sqlite", path)
+	db.MustExec(`ALTER TABLE heads DROP COLUMN frozen`)
+	db.MustExec(`DELETE FROM goose_db_version WHERE version_id = 2`)
+	db.Close()
+	if _, err := sqlite.OpenReadOnly(t.Context(), path); err == nil || !strings.Contains(err.Error(), "older version") {
+		t.Errorf("reading: got %v, want a word about an older version", err)
+	}
+	if s, err = sqlite.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if head, err := s.Head(t.Context(), info.ID); err != nil || head.Frozen {
+		t.Errorf("head: got %+v, %v", head, err)
+	}
+}
+
 func TestWhatIsNoStoreIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "treeline.db")
 	if err := os.WriteFile(path, []byte(strings.Repeat("not a database\n", 1000)), 0o600); err != nil {

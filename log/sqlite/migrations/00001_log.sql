@@ -23,8 +23,7 @@ CREATE TABLE heads (
     size        INTEGER NOT NULL,
     received_at INTEGER NOT NULL,
     last        BLOB    NOT NULL, -- leaf hash of the newest entry
-    edge        BLOB    NOT NULL, -- the compact range [0, size): 32 bytes a hash
-    frozen      INTEGER NOT NULL  -- 1: nothing may be appended any more
+    edge        BLOB    NOT NULL  -- the compact range [0, size): 32 bytes a hash
 ) STRICT;
 
 -- Entries, 73 bytes each, a run of them a row: what one transaction appended, cut at multiples of 256.
