@@ -13,6 +13,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
 )
 
@@ -497,6 +498,25 @@ func TestCreateLogIsFinishedWithoutItsClient(t *testing.T) {
 	}
 	if _, note := l.Signed(); note == nil {
 		t.Error("the log has no checkpoint")
+	}
+}
+
+// Of two servers that are started on an empty database with different seeds, one makes the logs, and the other says why it can't.
+func TestALogOfAnotherSeedIsNotJustThere(t *testing.T) {
+	if !onPostgres {
+		t.Skip("one server has a SQLite store")
+	}
+	t.Parallel()
+	s := &testService{t: t, dir: t.TempDir(), url: migrated(t), seed: testSeed}
+	s.open()
+	other := &testService{t: t, dir: s.dir, url: s.url, seed: checkpoint.Seed{8}, signing: time.Hour}
+	other.open()
+	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+		t.Fatal(err)
+	}
+	_, err := other.CreateLog(t.Context(), "default", false)
+	if err == nil || errors.Is(err, log.ErrExists) || !strings.Contains(err.Error(), "not the seed") {
+		t.Errorf("got %v, want an error that tells of the seed", err)
 	}
 }
 

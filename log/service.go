@@ -148,15 +148,21 @@ func checkFence(origins []string, infos []Info) error {
 		"`treeline fence drop ORIGIN` for each", strings.Join(missing, ", "))
 }
 
-func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
+// signer returns what signs for a log, with its verifier key, which must be the one that the store names.
+func (s *Service) signer(info Info) (note.Signer, string, error) {
 	signer, vkey, err := s.config.Seed.Ed25519(info.Origin, 0)
+	// No others either: what the store names is shown to whoever asks for the log's keys.
+	if err == nil && !slices.Equal(info.VKeys, []string{vkey}) {
+		err = fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
+			"that belongs to this store, or the store was tampered with", vkey, strings.Join(info.VKeys, ", "))
+	}
+	return signer, vkey, err
+}
+
+func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
+	signer, vkey, err := s.signer(info)
 	if err != nil {
 		return nil, err
-	}
-	// No others either: what the store names is shown to whoever asks for the log's keys.
-	if !slices.Equal(info.VKeys, []string{vkey}) {
-		return nil, fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
-			"that belongs to this store, or the store was tampered with", vkey, strings.Join(info.VKeys, ", "))
 	}
 	if old := s.LogByID(info.ID); old != nil {
 		return nil, fmt.Errorf("its number is that of log %s, which the store has lost: %w", old.Name, ErrDamaged)
@@ -295,6 +301,9 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 	if err := s.store.CreateLog(ctx, &info); errors.Is(err, ErrExists) && s.Log(name) == nil {
 		// Its row is there since an attempt that failed after it was written, or another server has made it.
 		if info, err = s.find(ctx, name); err != nil {
+			return nil, err
+		}
+		if _, _, err := s.signer(info); err != nil { // two servers that each made a seed of their own, say
 			return nil, err
 		}
 		if _, err := s.store.Checkpoint(ctx, info.ID, 0); err == nil {
