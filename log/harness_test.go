@@ -2,6 +2,7 @@ package log_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type testService struct {
 	dir     string
 	url     string // of a PostgreSQL store
 	lanes   int
+	signing time.Duration // how often; 0: very
 	store   *faultStore
 	seed    checkpoint.Seed
 	pinned  note.Verifier // for fsck; nil: the one that testSeed derives
@@ -86,7 +88,7 @@ func (s *testService) tryOpen() error {
 	s.store = &faultStore{Store: store}
 	s.store.noIndex.Store(s.noIndex)
 	service, err := log.Open(context.Background(), log.Config{
-		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: 10 * time.Millisecond,
+		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
 		Lanes: s.lanes, Shared: onPostgres,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
