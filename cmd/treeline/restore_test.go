@@ -54,6 +54,7 @@ func (c *cluster) newestRecorded(t *testing.T) string {
 // A database that comes back without what was signed is refused by servers that start on it and by servers that run on: nothing is
 // signed or taken, what is left can be read and proven, and the operator's way out is the one in docs/operations.md.
 func TestADatabaseThatWasSetBackIsRefused(t *testing.T) {
+	fences := pgtest.Start(t)
 	for _, row := range []struct {
 		name   string
 		copied func(t *testing.T, c *cluster) (lose func()) // takes a copy of the database, and lets it become the database
@@ -64,7 +65,7 @@ func TestADatabaseThatWasSetBackIsRefused(t *testing.T) {
 		{"a standby that lagged under servers that run", fromStandby, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := newCluster(t)
+			c := newCluster(t, fences)
 			stays := func(p *process) error { return p.wrote("DATA RACE", "panic") }
 			f := c.servings(t, 2, stays)
 			var head logPage

@@ -21,15 +21,16 @@ type cluster struct {
 	flags []string // of all commands
 }
 
-func newCluster(t *testing.T) *cluster {
+// newCluster makes a database, and the fence in a database of another cluster.
+func newCluster(t *testing.T, fences *pgtest.Server) *cluster {
 	t.Helper()
-	db, other := pgtest.Start(t), pgtest.Start(t)
-	c := &cluster{db: db, dir: t.TempDir(), flags: []string{"--db", db.URL("postgres"), "--fence", other.URL("postgres")}}
+	db, fence := pgtest.Start(t), fences.Database(t)
+	c := &cluster{db: db, dir: t.TempDir(), flags: []string{"--db", db.URL("postgres"), "--fence", fence}}
 	if code, out, err := treeline("migrate", "up", "--db", db.URL("postgres")); err != nil || code != exitOK {
 		t.Fatalf("migrate up: %d, %v\n%s", code, err, out)
 	}
 	var err error
-	if c.fence, err = pgfence.Open(t.Context(), other.URL("postgres"), ""); err != nil {
+	if c.fence, err = pgfence.Open(t.Context(), fence, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.fence.Close() })
@@ -92,7 +93,7 @@ func TestThreeServersKilledInTurn(t *testing.T) {
 	if long() {
 		rounds = 20
 	}
-	c := newCluster(t)
+	c := newCluster(t, pgtest.Start(t))
 	f := c.servings(t, 3, (*process).healthy)
 	crowd := newWideCrowd(t, f)
 	for round := range rounds {
@@ -117,7 +118,7 @@ func TestThreeServersKilledInTurn(t *testing.T) {
 
 // What one server does is there on all others at once.
 func TestServersAreOne(t *testing.T) {
-	c := newCluster(t)
+	c := newCluster(t, pgtest.Start(t))
 	f := c.servings(t, 3, (*process).healthy)
 	for i, p := range f.servers {
 		other, third := f.servers[(i+1)%3], f.servers[(i+2)%3]
@@ -210,7 +211,7 @@ func TestDatabaseKilledUnderLoad(t *testing.T) {
 	if long() {
 		rounds = 15
 	}
-	c := newCluster(t)
+	c := newCluster(t, pgtest.Start(t))
 	outlives := func(p *process) error { return p.wrote("DATA RACE", "panic", "LOG STOPPED", "scrub found") }
 	f := c.servings(t, 2, outlives)
 	crowd := newWideCrowd(t, f)
