@@ -161,7 +161,8 @@ func TestAStandbyIsForReading(t *testing.T) {
 	s.Close()
 }
 
-// Connections that a restart of the server ended are replaced by new ones, and no append pays for them.
+// Connections that a restart of the server ended are replaced by new ones, and no append pays for them. The store tells of it, since
+// what was started again may be less than what ended.
 func TestARestartOfTheServerIsSurvived(t *testing.T) {
 	t.Parallel()
 	s := pgtest.Start(t)
@@ -170,8 +171,17 @@ func TestARestartOfTheServerIsSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	svc := serve(t, url, postgres.Options{URL: url})
+	incarnation := func() string {
+		t.Helper()
+		now, err := svc.store.Incarnation(t.Context())
+		if err != nil || now == "" {
+			t.Fatalf("the incarnation: got %q, %v", now, err)
+		}
+		return now
+	}
 	var ids []string
 	for i, end := range []func(){s.Stop, s.Quit, s.Quit} {
+		before := incarnation()
 		ids = append(ids, fmt.Sprint("before-", i))
 		if _, err := svc.append(ids[len(ids)-1]); err != nil {
 			t.Fatal(err)
@@ -182,6 +192,9 @@ func TestARestartOfTheServerIsSurvived(t *testing.T) {
 		ids = append(ids, fmt.Sprint("after-", i))
 		if _, err := svc.append(ids[len(ids)-1]); err != nil {
 			t.Errorf("the first append after restart %d: %v", i, err)
+		}
+		if now := incarnation(); now == before || now != incarnation() {
+			t.Errorf("restart %d: the incarnation was %s and is %s", i, before, now)
 		}
 	}
 	svc.holds(ids...)
