@@ -138,14 +138,16 @@ func fromStandby(t *testing.T, c *cluster) func() {
 func (p *process) refuses(t *testing.T, name string, kept []storedRecord, vkey string) {
 	t.Helper()
 	var reasons string
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(reasons, "log "+name+" is stopped: "); time.Sleep(10 * time.Millisecond) {
+	stopped := "log " + name + " is stopped: "
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(reasons, stopped); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the log isn't stopped: %s\nthe server wrote:\n%s", reasons, p.stderr.String())
 		}
 		reasons = p.awaitReady(t, http.StatusServiceUnavailable)
 	}
 	// A server that had learned of entries, and not yet of their signature, says that they are gone.
-	if !strings.Contains(reasons, "rollback") && !strings.Contains(reasons, "600 entries were acknowledged") || strings.Contains(reasons, "log quiet") {
+	rolledBack := strings.Contains(reasons, "rollback") || strings.Contains(reasons, "600 entries were acknowledged")
+	if !rolledBack || strings.Contains(reasons, "log quiet") {
 		t.Errorf("/readyz says %s", reasons)
 	}
 	a, err := p.call(http.MethodPost, "/v1/events?log="+name, []byte(`{"action":"late"}`), "Content-Type", "application/json")
@@ -155,7 +157,8 @@ func (p *process) refuses(t *testing.T, name string, kept []storedRecord, vkey s
 
 	// The sizes of what is left are learned a moment later.
 	var page logPage
-	for end := time.Now().Add(10 * time.Second); page.Checkpoint == "" || page.Sizes.Size != uint64(len(kept)); time.Sleep(10 * time.Millisecond) {
+	learned := func() bool { return page.Checkpoint != "" && page.Sizes.Size == uint64(len(kept)) }
+	for end := time.Now().Add(10 * time.Second); !learned(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the log's sizes are %+v, want %d", page.Sizes, len(kept))
 		}
@@ -188,7 +191,8 @@ func (p *process) refuses(t *testing.T, name string, kept []storedRecord, vkey s
 func (p *process) goesOn(t *testing.T, name string) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		a, err := p.call(http.MethodPost, "/v1/events?wait=signed&log="+name, []byte(`{"action":"b"}`), "Content-Type", "application/json")
+		path := "/v1/events?wait=signed&log=" + name
+		a, err := p.call(http.MethodPost, path, []byte(`{"action":"b"}`), "Content-Type", "application/json")
 		if err == nil && a.status == http.StatusCreated && strings.Contains(string(a.body), `"state":"signed"`) {
 			return
 		}
