@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"sync"
 	"testing"
 
 	"github.com/treeline-log/treeline/log"
@@ -34,20 +35,30 @@ func (o *opener) Reopen(t *testing.T, s log.Store) log.Store {
 	return openWith(t, postgres.Options{URL: o.url, PartRows: 100, Pooler: o.pooler})
 }
 
+// template is a database with a schema, which others are copies of.
+var template struct {
+	once sync.Once
+	url  string
+	err  error
+}
+
 // migrated returns the URL of a database with a schema.
 func migrated(t testing.TB) string {
 	t.Helper()
-	return withSchema(t, pgtest.Database(t))
+	template.once.Do(func() {
+		template.url = pgtest.Database(t)
+		_, template.err = postgres.Migrate(t.Context(), template.url)
+	})
+	if template.err != nil {
+		t.Fatal(template.err)
+	}
+	return pgtest.Copy(t, template.url)
 }
 
 // migratedAt returns the URL of a database with a schema on a server of the test's own.
 func migratedAt(t testing.TB, server *pgtest.Server) string {
 	t.Helper()
-	return withSchema(t, server.Database(t))
-}
-
-func withSchema(t testing.TB, url string) string {
-	t.Helper()
+	url := server.Database(t)
 	if _, err := postgres.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	svc := serve(t, url, postgres.Options{URL: url + "&deadlock_timeout=1s"}) // looked for once, when the rival waits, too
-	for _, name := range []string{"other", "third"} {                         // of two lanes, the first and the third log are in one
+	for _, name := range []string{"second", "third", "fourth", "fifth"} {     // of two lanes, those with odd numbers are in one
 		if _, err := svc.CreateLog(t.Context(), name, false); err != nil {
 			t.Fatal(err)
 		}
@@ -40,23 +40,25 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	untilWaiting := func(n int) {
+	untilWaiting := func() {
 		t.Helper()
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 			var waiting int
 			err := db.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR UPDATE%' " +
 				"AND datname = current_database()").Scan(&waiting)
 			if err != nil || time.Now().After(deadline) {
-				t.Fatalf("%d wait for a head, %v; want %d", waiting, err, n)
+				t.Fatalf("%d wait for a head, %v; want 1", waiting, err)
 			}
-			if waiting == n {
+			if waiting == 1 {
 				return
 			}
 		}
 	}
 	var wg sync.WaitGroup
-	appendTo := func(name, id string) {
+	appendTo := func(name, id string) chan struct{} {
+		done := make(chan struct{})
 		wg.Go(func() {
+			defer close(done)
 			e, err := log.ParseEvent(fmt.Appendf(nil, `{"id":%q,"action":"x"}`, id), log.ParseOptions{Now: time.Now()})
 			if err == nil {
 				_, err = svc.Log(name).Append(t.Context(), []*log.Event{e})
@@ -65,6 +67,7 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 				t.Errorf("append %s to log %s: %v", id, name, err)
 			}
 		})
+		return done
 	}
 	begin := func() *sql.Tx {
 		tx, err := db.Begin()
@@ -73,24 +76,19 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 		}
 		return tx
 	}
-	// A batch waits for the third head, and meanwhile one for both gathers behind it.
-	blocker, rival := begin(), begin()
-	lock(blocker, third)
-	appendTo("third", "a")
-	untilWaiting(1)
+	// A batch waits for the head of the fifth log, and meanwhile one for the first and the third gathers behind it.
+	gate, rival := begin(), begin()
+	lock(gate, svc.Log("fifth").ID)
+	lock(rival, third)
+	ahead := appendTo("fifth", "a")
+	untilWaiting()
 	appendTo("default", "b")
 	appendTo("third", "c")
 	time.Sleep(50 * time.Millisecond)
-	// The rival is the next to have the third head. The batch has the first one then, and they wait for each other.
-	locked := make(chan struct{})
-	go func() {
-		lock(rival, third)
-		close(locked)
-	}()
-	untilWaiting(2)
-	blocker.Rollback()
-	<-locked
-	untilWaiting(1)
+	gate.Rollback()
+	<-ahead
+	// It has the first head now, and waits for the third one.
+	untilWaiting()
 	lock(rival, first)
 	rival.Rollback()
 	wg.Wait()

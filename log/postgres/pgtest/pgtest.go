@@ -112,11 +112,26 @@ func Database(t testing.TB) string {
 	return shared.server.Database(t)
 }
 
+// Copy returns the URL of a new database that is a copy of another one of Database, to which nobody is connected.
+func Copy(t testing.TB, of string) string {
+	t.Helper()
+	u, err := url.Parse(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return shared.server.database(t, " TEMPLATE "+strings.TrimPrefix(u.Path, "/"))
+}
+
 // Database makes an empty database, and returns its URL.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
+	return s.database(t, "")
+}
+
+func (s *Server) database(t testing.TB, options string) string {
+	t.Helper()
 	name := fmt.Sprintf("test_%d", shared.next.Add(1))
-	s.Exec(t, "postgres", "CREATE DATABASE "+name)
+	s.Exec(t, "postgres", "CREATE DATABASE "+name+options)
 	return s.URL(name)
 }
 
