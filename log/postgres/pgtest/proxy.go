@@ -172,7 +172,7 @@ func (p *Proxy) answers(c *proxied) {
 		}
 		switch fault {
 		case HalveAnswer:
-			c.client.Write(c.lost[:len(c.lost)/2])
+			_, _ = c.client.Write(c.lost[:len(c.lost)/2]) // which may be gone
 			c.end()
 			return
 		case LoseRequest, LoseAnswer:
