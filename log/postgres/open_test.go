@@ -180,7 +180,7 @@ func TestARestartOfTheServerIsSurvived(t *testing.T) {
 		return now
 	}
 	var ids []string
-	for i, end := range []func(){s.Stop, s.Quit, s.Quit} {
+	for i, end := range []func(){s.Stop, s.Quit} {
 		before := incarnation()
 		ids = append(ids, fmt.Sprint("before-", i))
 		if _, err := svc.append(ids[len(ids)-1]); err != nil {

@@ -30,6 +30,9 @@ func partitions(t *testing.T, url string) (all []partition) {
 		}
 		all = append(all, p)
 	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
 	return all
 }
 
@@ -282,8 +285,8 @@ func TestPartsUnderLoad(t *testing.T) {
 		}
 		ids = append(ids, id)
 	}
-	if len(ids) != 240 {
-		t.Errorf("%d events, want 240", len(ids))
+	if err := rows.Err(); err != nil || len(ids) != 240 {
+		t.Errorf("%d events, %v; want 240", len(ids), err)
 	}
 	if all, open := countParts(t, url); all < 4 || open != 1 {
 		t.Errorf("%d parts, %d of them open; want several, 1", all, open)

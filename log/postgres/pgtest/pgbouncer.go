@@ -69,7 +69,7 @@ func Pooler(t testing.TB, direct string, settings ...string) string {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // it is killed
 		}
 		close(ended)
 	}()
@@ -77,7 +77,7 @@ func Pooler(t testing.TB, direct string, settings ...string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cmd.Process.Kill()
+		_ = cmd.Process.Kill() // unless it has ended by itself
 		<-ended
 	})
 	u.Host = net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
