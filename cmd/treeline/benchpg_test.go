@@ -41,14 +41,14 @@ func TestBenchPostgres(t *testing.T) {
 	b.server = serving(t, t.TempDir(), "--db", b.url, "--single-server", "--checkpoint-interval", "1s")
 
 	fmt.Println("\n## Single events over HTTP")
-	b.load("--log", "default", "--mode", "single", "--concurrency", "1", "--duration", "10s")
-	b.load("--log", "default", "--mode", "single", "--concurrency", "256", "--duration", "15s")
+	b.load("--log", "default", "--mode", "single", "--concurrency", "1", "--duration", "6s")
+	b.load("--log", "default", "--mode", "single", "--concurrency", "256", "--duration", "10s")
 
 	fmt.Println("\n## Batches of 1,000 beside a bare loop that copies the same rows into the same tables")
 	for round := range 3 {
 		name := fmt.Sprint("round", round)
 		b.createLog(name)
-		acknowledged, indexed := b.batches(15*time.Second, "--log", name)
+		acknowledged, indexed := b.batches(10*time.Second, "--log", name)
 		raw, rawIndexed := b.bareLoop(name)
 		fmt.Printf("round %d: Treeline %.0f events/s acknowledged, %.0f indexed; bare loop %.0f and %.0f: %.2f and %.2f of it\n",
 			round+1, acknowledged, indexed, raw, rawIndexed, acknowledged/raw, indexed/rawIndexed)
@@ -219,7 +219,7 @@ func (b *pgBench) copyAll(log, batches int, tables []*table) float64 {
 			b.t.Fatal(err)
 		}
 	}
-	must(db.Exec(`INSERT INTO heads VALUES ($1, 0, 0, '', '', 'standard', 1)`, log))
+	must(db.Exec(`INSERT INTO heads (log, size, received_at, last, edge, frozen, class, part) VALUES ($1, 0, 0, '', '', false, 'standard', 1)`, log))
 	began := time.Now()
 	for batch := range batches {
 		tx, err := db.Begin()
