@@ -36,7 +36,8 @@ const (
 
 const (
 	searchChunk  = 64      // candidates read at a time, if no more are wanted
-	scanChunk    = 256     // events read at a time where there is no index
+	scanChunk    = 256     // the same, if more are
+	maxScanChunk = 1024    // events read at a time where there is no index, after searchChunk at first
 	maxLookups   = 256     // segments looked into at a time, as long as the sets of candidates stay small:
 	maxSetsBytes = 8 << 20 // what they may take
 )
@@ -265,26 +266,43 @@ func (s *search) lookInto(ctx context.Context, metas []index.Meta) (gone *index.
 	} else if gone, err := s.lookup(ctx, metas, sets); gone != nil || err != nil {
 		return gone, false, err
 	}
-	for i, m := range metas {
-		first := m.First()
-		sets[i].Keep(int(max(s.from, first)-first), int(min(s.to, m.End())-first))
-		if there, err := s.keepOccurred(ctx, m, sets[i]); err != nil {
-			return nil, false, err
-		} else if !there {
-			return &metas[i], false, nil
+	for len(metas) > 0 {
+		// Few candidates of many segments are read at once.
+		var candidates []uint64
+		n := 0
+		for ; n < len(metas) && len(candidates) < searchChunk; n++ {
+			m, first := metas[n], metas[n].First()
+			sets[n].Keep(int(max(s.from, first)-first), int(min(s.to, m.End())-first))
+			if there, err := s.keepOccurred(ctx, m, sets[n]); err != nil {
+				return nil, false, err
+			} else if !there {
+				gone = &metas[n]
+				break
+			}
+			if s.page.Oldest {
+				candidates = sets[n].Append(candidates, first)
+			} else {
+				candidates = append(sets[n].Append(nil, first), candidates...)
+			}
 		}
 		size := min(max(s.page.Limit-len(s.found.Records), searchChunk), scanChunk)
-		if done, err := s.check(ctx, sets[i].Append(nil, first), size); done || err != nil {
+		if done, err := s.check(ctx, candidates, size); done || err != nil {
 			return nil, done, err
 		}
-		if s.page.Oldest {
-			s.from = max(s.from, min(m.End(), s.to))
-		} else {
-			s.to = min(s.to, max(first, s.from))
+		if n > 0 {
+			if last := metas[n-1]; s.page.Oldest {
+				s.from = max(s.from, min(last.End(), s.to))
+			} else {
+				s.to = min(s.to, max(last.First(), s.from))
+			}
+		}
+		if gone != nil {
+			return gone, false, nil
 		}
 		if s.spent() {
 			return nil, true, nil
 		}
+		metas, sets = metas[n:], sets[n:]
 	}
 	return nil, false, nil
 }
@@ -343,16 +361,16 @@ func (s *search) keepOccurred(ctx context.Context, m index.Meta, set index.Set) 
 // scan searches the events [from, to) without an index.
 func (s *search) scan(ctx context.Context, from, to uint64) (done bool, err error) {
 	var indices []uint64
-	for from < to {
-		first, end := from, min(to, from+scanChunk)
+	for n := uint64(searchChunk); from < to; n = min(4*n, maxScanChunk) {
+		first, end := from, min(to, from+n)
 		if !s.page.Oldest {
-			first, end = to-min(to-from, scanChunk), to
+			first, end = to-min(to-from, n), to
 		}
 		indices = indices[:0]
 		for i := first; i < end; i++ {
 			indices = append(indices, i)
 		}
-		if done, err := s.check(ctx, indices, scanChunk); done || err != nil {
+		if done, err := s.check(ctx, indices, len(indices)); done || err != nil {
 			return done, err
 		}
 		if s.page.Oldest {
