@@ -92,6 +92,7 @@ type access int
 const (
 	toAppend access = iota
 	toRead
+	toProve // to read what is signed, for which the newest size doesn't matter
 	toAdminister
 )
 
@@ -103,7 +104,7 @@ func may(role log.Role, a access) bool {
 	case log.RoleWriter:
 		return a == toAppend
 	case log.RoleReader:
-		return a == toRead
+		return a == toRead || a == toProve
 	}
 	return false
 }

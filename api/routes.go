@@ -18,8 +18,8 @@ func (s *Server) routes() {
 	s.onLog("GET /v1/events/{id}", toRead, s.getEvent)
 	s.onLog("GET /v1/events/{id}/proof", toRead, s.getProof, "wait")
 	s.onLog("GET /v1/feed", toRead, s.getFeed, "from", "limit", "timeout")
-	s.onLog("GET /v1/proofs/inclusion", toRead, s.getInclusion, "index", "size")
-	s.onLog("GET /v1/proofs/consistency", toRead, s.getConsistency, "from", "to")
+	s.onLog("GET /v1/proofs/inclusion", toProve, s.getInclusion, "index", "size")
+	s.onLog("GET /v1/proofs/consistency", toProve, s.getConsistency, "from", "to")
 	s.onLog("GET /v1/checkpoint", toRead, s.getCheckpoint, "size")
 
 	s.onServer("POST /v1/logs", s.postLog)

@@ -237,7 +237,7 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}
-	hashes, err := merkle.InclusionProof(ctx, index, c.Size, tiles{l.service.reader, l.ID})
+	hashes, err := merkle.InclusionProof(ctx, index, c.Size, l.proven())
 	if err != nil {
 		return nil, err
 	}
@@ -258,14 +258,15 @@ func (l *Log) Inclusion(ctx context.Context, index, size uint64) (leaf merkle.Ha
 	if err := l.checkSigned(ctx, size); err != nil {
 		return leaf, nil, err
 	}
-	if hashes, err = merkle.InclusionProof(ctx, index, size, tiles{l.service.reader, l.ID}); err != nil {
+	if hashes, err = merkle.InclusionProof(ctx, index, size, l.proven()); err != nil {
 		return leaf, nil, err
 	}
-	err = l.service.reader.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
-		leaf = merkle.LeafHash(b)
-		return nil
-	})
-	return leaf, hashes, err
+	tile, _ := merkle.TileOf(0, index/merkle.TileWidth, size) // there is one, or there would be no proof
+	leaves, err := l.proven().ReadTile(ctx, tile)
+	if err != nil {
+		return leaf, nil, err
+	}
+	return leaves[index%merkle.TileWidth], hashes, nil
 }
 
 // checkSigned returns ErrNotSigned for a size that is not signed yet, and merkle.ErrOutOfRange for one the log doesn't have.
@@ -287,7 +288,7 @@ func (l *Log) Consistency(ctx context.Context, from, to uint64) ([]merkle.Hash, 
 	if err := l.checkSigned(ctx, to); err != nil {
 		return nil, err
 	}
-	return merkle.ConsistencyProof(ctx, from, to, tiles{l.service.reader, l.ID})
+	return merkle.ConsistencyProof(ctx, from, to, l.proven())
 }
 
 // Root returns the root of the tree of a size, which must be signed.
@@ -295,7 +296,7 @@ func (l *Log) Root(ctx context.Context, size uint64) (merkle.Hash, error) {
 	if err := l.checkSigned(ctx, size); err != nil {
 		return merkle.Hash{}, err
 	}
-	r, err := merkle.RangeFromTiles(ctx, size, tiles{l.service.reader, l.ID})
+	r, err := merkle.RangeFromTiles(ctx, size, l.proven())
 	if err != nil {
 		return merkle.Hash{}, err
 	}

@@ -59,6 +59,7 @@ type Service struct {
 	byName   map[string]*Log
 	byID     map[ID]*Log
 
+	tiles       tileCache
 	waiting     atomic.Int64           // how many wait for a log to grow
 	incarnation atomic.Pointer[string] // of the store
 
