@@ -13,12 +13,15 @@ FUZZTIME ?= 30s
 build:
 	$(GO) build -o bin/treeline ./cmd/treeline
 
+# On the embedded store under the race detector, and what is about any store on PostgreSQL as well.
 test:
 	$(GO) vet ./...
 	$(GO) test -race -timeout 15m ./...
+	TREELINE_TEST_STORE=postgres $(GO) test -timeout 15m ./log ./api
 
 test-long:
-	TREELINE_TEST_LONG=1 $(GO) test -timeout 60m -count 1 ./...
+	TREELINE_TEST_LONG=1 $(GO) test -timeout 80m -count 1 ./...
+	TREELINE_TEST_LONG=1 TREELINE_TEST_STORE=postgres $(GO) test -timeout 60m -count 1 ./log ./api
 
 # Every fuzz target in turn, each for FUZZTIME, beyond the committed corpora that `make test` runs.
 fuzz:

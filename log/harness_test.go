@@ -38,8 +38,8 @@ const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndS
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
 	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
-// TestMain runs all tests on the embedded store, and then again on PostgreSQL.
-func TestMain(m *testing.M) { pgtest.Both(m, &onPostgres, onlySQLite) }
+// TestMain runs all tests on the embedded store, or on PostgreSQL.
+func TestMain(m *testing.M) { pgtest.Either(m, &onPostgres, onlySQLite) }
 
 // testService is a service on a store of the test's own, with faults on demand.
 type testService struct {

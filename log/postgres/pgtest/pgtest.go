@@ -72,27 +72,20 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Both runs the tests of a package twice: as they are, and then with postgres set, without those whose names match skip. It is
-// for TestMain, instead of Main.
-func Both(m *testing.M, postgres *bool, skip string) {
-	code := m.Run()
-	if code == 0 && flag.Lookup("test.fuzz").Value.String() == "" && flag.Lookup("test.list").Value.String() == "" {
-		fmt.Println("=== on PostgreSQL, without", skip)
-		*postgres = true
-		if set := flag.Lookup("test.skip").Value.String(); set != "" {
-			skip += "|" + set
+// Either runs the tests of a package as they are, on the embedded store, or, if TREELINE_TEST_STORE is postgres, with postgres set
+// and without those whose names match skip. It is for TestMain, instead of Main.
+func Either(m *testing.M, postgres *bool, skip string) {
+	flag.Parse()
+	if *postgres = os.Getenv("TREELINE_TEST_STORE") == "postgres"; *postgres {
+		if given := flag.Lookup("test.skip").Value.String(); given != "" {
+			skip += "|" + given
 		}
 		set("test.skip", skip)
-		set("test.bench", "")
 		if flag.Lookup("rapid.checks") != nil {
-			set("rapid.checks", "15") // of laws that have held on the embedded store, by round trips
+			set("rapid.checks", "15") // of laws that hold on the embedded store, by round trips
 		}
-		code = m.Run()
 	}
-	if shared.server != nil {
-		shared.server.remove()
-	}
-	os.Exit(code)
+	Main(m)
 }
 
 func set(name, value string) {
