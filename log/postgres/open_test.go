@@ -46,7 +46,7 @@ func TestOpeningSaysWhatIsWrong(t *testing.T) {
 		{"no such database", change(func(u *url.URL) { u.Path = "nowhere" }), postgres.ErrUnreachable, "createdb"},
 		{"nobody there", change(func(u *url.URL) { u.Host = "127.0.0.1:1" }), postgres.ErrUnreachable, "refused"},
 		{"no such host", change(func(u *url.URL) { u.Host = "nowhere.invalid:5432" }), postgres.ErrUnreachable, "nowhere.invalid"},
-		{"no TLS", change(func(u *url.URL) { u.RawQuery = "sslmode=require" }), nil, "SSL"},
+		{"no TLS", change(func(u *url.URL) { u.RawQuery = "sslmode=require" }), nil, "the server has no TLS"},
 		{"a timeout that is none", good + "&statement_timeout=soon", nil, "statement_timeout=soon"},
 		{"no schema", pgtest.Database(t), postgres.ErrSchema, "treeline migrate up"},
 		{"a newer schema", newer, postgres.ErrSchema, "newer treeline"},
