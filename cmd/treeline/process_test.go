@@ -155,7 +155,6 @@ func (p *process) stop() error {
 // healthy returns an error if the process wrote what no healthy one writes.
 func (p *process) healthy() error { return p.wrote("DATA RACE", "panic", "level=ERROR") }
 
-
 // wrote returns an error if the process wrote one of the texts.
 func (p *process) wrote(texts ...string) error {
 	for _, bad := range texts {
