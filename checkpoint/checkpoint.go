@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -42,6 +43,24 @@ func (c Checkpoint) check() error {
 	if c.Size > merkle.MaxSize {
 		return fmt.Errorf("checkpoint of size %d, want <= %d", c.Size, uint64(merkle.MaxSize))
 	}
+	return c.checkEmpty()
+}
+
+// checkForeign returns an error unless some log can have the checkpoint, be it one of
+// this package or not. What [Checkpoint.checkEmpty] checks is not checked.
+func (c Checkpoint) checkForeign() error {
+	isControl := func(r rune) bool { return r < 0x20 }
+	if c.Origin == "" || len(c.Origin) > maxOrigin || !utf8.ValidString(c.Origin) || strings.ContainsFunc(c.Origin, isControl) {
+		return fmt.Errorf("origin %.60q, want 1 to %d bytes of text without control characters", c.Origin, maxOrigin)
+	}
+	if c.Size > merkle.MaxSize {
+		return fmt.Errorf("checkpoint of size %d, want <= %d", c.Size, uint64(merkle.MaxSize))
+	}
+	return nil
+}
+
+// checkEmpty returns an error if the checkpoint is of an empty tree and its root isn't.
+func (c Checkpoint) checkEmpty() error {
 	if c.Size == 0 && c.Root != merkle.EmptyRoot() {
 		return fmt.Errorf("checkpoint of size 0 with root %v, want %v", c.Root, merkle.EmptyRoot())
 	}
@@ -54,6 +73,31 @@ func (c Checkpoint) check() error {
 // canonical base64 of 32 bytes or isn't [merkle.EmptyRoot] for size 0, extension
 // lines, carriage returns.
 func ParseText(text string) (Checkpoint, error) {
+	c, err := parseLines(text)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	if err := c.check(); err != nil {
+		return Checkpoint{}, err
+	}
+	return c, nil
+}
+
+// parseForeignText is [ParseText] for [ParseForeignNote].
+func parseForeignText(text string) (Checkpoint, error) {
+	c, err := parseLines(text)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	if err := c.checkForeign(); err != nil {
+		return Checkpoint{}, err
+	}
+	return c, nil
+}
+
+// parseLines parses the three lines of a checkpoint's text, which must be canonical,
+// whatever they say.
+func parseLines(text string) (Checkpoint, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
 		return Checkpoint{}, fmt.Errorf("malformed checkpoint: got %d newlines in %.300q, want 3 lines", len(lines)-1, text)
@@ -67,9 +111,6 @@ func ParseText(text string) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("malformed checkpoint: root %.60q", lines[2])
 	}
 	c := Checkpoint{Origin: lines[0], Size: size, Root: merkle.Hash(root)}
-	if err := c.check(); err != nil {
-		return Checkpoint{}, err
-	}
 	// The decoders are lenient about zeros before the number and about the
 	// unused bits at the end of base64. Two texts for one tree would be two
 	// signatures for it.

@@ -17,6 +17,15 @@
 // keys, [Proof] is the file that holds a checkpoint together with the proof that
 // one entry is in its tree.
 //
+// # Who else signs
+//
+// A witness signs a checkpoint, together with the time, only if the tree extends all that
+// it has signed for the log before. Its cosignatures are further lines of the note. A
+// [Cosigner] makes them. A [Policy] names logs and witnesses, and how many of them must
+// have signed a checkpoint for it to be believed; [Policy.Judge] says whether they have.
+// [ParseForeignNote] is for the checkpoints of logs that aren't ours. All keys are
+// strings that [NewVerifier] takes, whatever their type.
+//
 // Everything is read strictly: there is one encoding of each value, and a parser
 // accepts nothing else.
 //

@@ -2,6 +2,10 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -74,6 +78,49 @@ func FuzzParseProof(f *testing.F) {
 		again, err := p.Marshal()
 		if err != nil || !bytes.Equal(again, data) {
 			t.Errorf("accepted %q, which is %q, %v", data, again, err)
+		}
+	})
+}
+
+func FuzzParsePolicy(f *testing.F) {
+	f.Add([]byte(examplePolicy(f)))
+	f.Add([]byte("quorum none\n"))
+	f.Add([]byte("# one\n\t witness a " + testWitnessVKey + "  https://w.example/ \ngroup g 1 a\nquorum g\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := ParsePolicy(data)
+		if err != nil {
+			if problem, ok := errors.AsType[*PolicyError](err); !ok || p != nil || problem.Line < 1 || problem.Line > bytes.Count(data, []byte("\n"))+1 {
+				t.Errorf("%q: got %v, %v", data, p, err)
+			}
+			return
+		}
+		// It can be written down again from what was understood.
+		var b strings.Builder
+		for _, l := range p.Logs {
+			fmt.Fprintf(&b, "log %s %s\n", l.VKey, l.URL)
+		}
+		for _, w := range p.Witnesses {
+			fmt.Fprintf(&b, "witness %s %s %s\n", w.Name, w.VKey, w.URL)
+		}
+		for _, g := range p.Groups {
+			fmt.Fprintf(&b, "group %s %d %s\n", g.Name, g.Threshold, strings.Join(g.Members, " "))
+		}
+		fmt.Fprintf(&b, "quorum %s\n", p.Quorum)
+		again, err := ParsePolicy([]byte(b.String()))
+		if err != nil {
+			t.Fatalf("%q is %q: %v", data, b.String(), err)
+		}
+		for i := range 1 << min(len(p.Witnesses), 6) {
+			cosigned := func(w Witness) bool {
+				at := slices.IndexFunc(p.Witnesses, func(v Witness) bool { return v.Name == w.Name })
+				return i>>at&1 == 1
+			}
+			if p.Met(cosigned) != again.Met(cosigned) {
+				t.Errorf("%q and %q differ", data, b.String())
+			}
+		}
+		if !p.Met(func(Witness) bool { return true }) || p.Met(func(Witness) bool { return false }) != (p.Quorum == noQuorum) {
+			t.Errorf("%q is met by all: %v, by none: %v", data, p.Met(func(Witness) bool { return true }), p.Met(func(Witness) bool { return false }))
 		}
 	})
 }

@@ -38,6 +38,32 @@ func ParseNote(msg []byte) (Checkpoint, []note.Signature, error) {
 	return c, sigs, nil
 }
 
+// ParseForeignNote is [ParseNote] for the checkpoints of any log, as a witness or a
+// monitor reads them. All that C2SP tlog-checkpoint allows is accepted, with these
+// limits: there are no extension lines, as an ML-DSA-44 signature doesn't cover them; the
+// origin has at most 255 bytes, as such a signature can't name a longer one; the size is
+// at most [merkle.MaxSize].
+//
+// An empty tree may have a root that isn't [merkle.EmptyRoot], since a witness has an
+// answer of its own to that. [Cosigner.Cosign], [Policy.Judge] and
+// [merkle.VerifyConsistency] don't accept it.
+func ParseForeignNote(msg []byte) (Checkpoint, []note.Signature, error) {
+	text, sigs, err := splitNote(msg)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	c, err := parseForeignText(text)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	return c, sigs, nil
+}
+
+// SignatureLine returns the line of a note that the signature is in, with its newline.
+func SignatureLine(sig note.Signature) string {
+	return "— " + sig.Name + " " + sig.Base64 + "\n"
+}
+
 // splitNote parses a signed note of any text. It accepts a message only if writing
 // the parsed note again gives the same bytes: note.Open takes several encodings of
 // a signature, and drops lines that repeat a key.
@@ -102,7 +128,7 @@ func joinNote(text string, sigs []note.Signature) []byte {
 	b.WriteString(text)
 	b.WriteByte('\n')
 	for _, sig := range sigs {
-		b.WriteString("— " + sig.Name + " " + sig.Base64 + "\n")
+		b.WriteString(SignatureLine(sig))
 	}
 	return b.Bytes()
 }
