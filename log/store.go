@@ -150,6 +150,16 @@ type Reader interface {
 	Checkpoint(ctx context.Context, log ID, size uint64) (Signed, error)
 	// Checkpoints calls fn with every recorded checkpoint, in order of size.
 	Checkpoints(ctx context.Context, log ID, fn func(Signed) error) error
+	// Cosignatures returns the cosignatures that are kept on the log's checkpoint of exactly that size, in the order of their
+	// keys.
+	Cosignatures(ctx context.Context, log ID, size uint64) ([]Cosignature, error)
+	// CosignaturesDown calls fn with every cosignature on checkpoints of at most the given size, the largest size first, those
+	// on one checkpoint in the order of their keys.
+	CosignaturesDown(ctx context.Context, log ID, size uint64, fn func(Cosignature) error) error
+	// Confirmations returns what each witness that ever cosigned a checkpoint of the log has confirmed last, by its key.
+	Confirmations(ctx context.Context, log ID) (map[string]Confirmation, error)
+	// Evidence returns what is kept of contradictions between the log and its witnesses, in the order of their times.
+	Evidence(ctx context.Context, log ID) ([]Evidence, error)
 	// Counts counts the rows of a log, wherever its head stands.
 	Counts(ctx context.Context, log ID) (Counts, error)
 	IndexReader
@@ -165,13 +175,44 @@ type Signed struct {
 	Note []byte // the signed note
 }
 
+// Cosignature is a witness's signature on a checkpoint of a log.
+type Cosignature struct {
+	Size uint64 // of the checkpoint
+	Key  string // of the witness, <name>+<8 hex digits>, as its verifier key begins
+	At   int64  // the time in it, in seconds since 1970 UTC
+	Line string // its line in a note, with the newline
+}
+
+// Confirmation is what a witness has confirmed of a log: that it saw no other history up to a size, until a time.
+type Confirmation struct {
+	Size uint64 // the largest it has cosigned
+	At   int64  // the newest time in its cosignatures, in seconds since 1970 UTC
+}
+
+// Kinds of evidence.
+const (
+	EvidenceContradiction = "contradiction" // a witness showed a checkpoint under the log's key that isn't in the log's history
+	EvidenceClaim         = "claim"         // witnesses enough for the quorum claimed a size that the log never signed
+	EvidenceAccepted      = "accepted"      // an operator let the log be signed in spite of such claims
+)
+
+// Evidence is what a witness has said of a log that contradicts it, or what an operator made of that.
+type Evidence struct {
+	Kind   string
+	Key    string // of the witness, as in a Cosignature; "" for what an operator did
+	Size   uint64 // what the witness says the log has, or up to where claims are accepted
+	At     int64  // µs since 1970 UTC
+	Ours   []byte // the log's newest signed checkpoint then
+	Theirs []byte // the checkpoint that the witness showed, a note signed with the log's key; empty if it showed none
+}
+
 // Counts are numbers of rows, for a checker that looks for rows which should not be there.
 type Counts struct {
 	Entries, Payloads, IDs, Nodes uint64
 }
 
-// Store keeps logs: their record (entries, contents, ids), tree, checkpoints and API keys, and beside it their search index. Rows
-// of the record are only ever added, but for heads. It is safe for concurrent use.
+// Store keeps logs: their record (entries, contents, ids), tree, checkpoints with their cosignatures, and API keys, and beside it
+// their search index. Rows of the record are only ever added, but for heads. It is safe for concurrent use.
 type Store interface {
 	Reader
 	Index
@@ -184,6 +225,11 @@ type Store interface {
 	// Record adds a checkpoint if it is larger than the newest one. The same size is accepted, and changes
 	// nothing, if the note is the same; otherwise ErrExists. It is durable on return.
 	Record(ctx context.Context, log ID, s Signed) error
+	// Cosign adds cosignatures, one at most for each size and key, or replaces those that have an earlier time; all or none.
+	// It is ErrNotFound if a checkpoint of such a size isn't recorded. They are durable on return.
+	Cosign(ctx context.Context, log ID, all []Cosignature) error
+	// AddEvidence keeps evidence. The first of a kind, key and size stays. It is durable on return.
+	AddEvidence(ctx context.Context, log ID, e Evidence) error
 	// Label returns a text kept under name, which value becomes if there was none.
 	Label(ctx context.Context, name, value string) (string, error)
 	// CreateKey adds an API key.

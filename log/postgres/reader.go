@@ -286,6 +286,65 @@ func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) 
 	return nil
 }
 
+// Cosignatures returns the cosignatures on a checkpoint.
+func (s *Store) Cosignatures(ctx context.Context, id log.ID, size uint64) (all []log.Cosignature, err error) {
+	err = each(ctx, s.read, sqlCosignatures, func(rows *sql.Rows) error {
+		c, err := scanCosignature(rows)
+		all = append(all, c)
+		return err
+	}, id, int64(min(size, merkle.MaxSize)))
+	return all, err
+}
+
+// CosignaturesDown calls fn with every cosignature on checkpoints of at most the given size.
+func (s *Store) CosignaturesDown(ctx context.Context, id log.ID, size uint64, fn func(log.Cosignature) error) error {
+	at := log.Cosignature{Size: min(size, merkle.MaxSize)} // before all keys of that size
+	for more := true; more; {
+		more = false
+		err := each(ctx, s.read, sqlCosignaturesDown, func(rows *sql.Rows) error {
+			c, err := scanCosignature(rows)
+			if err != nil {
+				return err
+			}
+			at, more = c, true
+			return fn(c)
+		}, id, int64(at.Size), at.Key)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func scanCosignature(rows *sql.Rows) (c log.Cosignature, err error) {
+	err = rows.Scan(&c.Size, &c.Key, &c.At, &c.Line)
+	return c, err
+}
+
+// Confirmations returns what each witness has confirmed last.
+func (s *Store) Confirmations(ctx context.Context, id log.ID) (map[string]log.Confirmation, error) {
+	all := make(map[string]log.Confirmation)
+	err := each(ctx, s.read, sqlConfirmations, func(rows *sql.Rows) error {
+		var key string
+		var c log.Confirmation
+		err := rows.Scan(&key, &c.Size, &c.At)
+		all[key] = c
+		return err
+	}, id)
+	return all, err
+}
+
+// Evidence returns what is kept of contradictions.
+func (s *Store) Evidence(ctx context.Context, id log.ID) (all []log.Evidence, err error) {
+	err = each(ctx, s.read, sqlEvidence, func(rows *sql.Rows) error {
+		var e log.Evidence
+		err := rows.Scan(&e.Kind, &e.Key, &e.Size, &e.At, &e.Ours, &e.Theirs)
+		all = append(all, e)
+		return err
+	}, id)
+	return all, err
+}
+
 // Counts counts the rows of a log.
 func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error) {
 	err = s.read.QueryRowContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Nodes)

@@ -88,6 +88,15 @@ const (
 		SELECT size, note FROM checkpoints WHERE log = $1 AND size <= $2 ORDER BY size DESC LIMIT 1`
 	sqlCheckpoints = `
 		SELECT size, note FROM checkpoints WHERE log = $1 AND size > $2 ORDER BY size LIMIT 1000`
+	sqlCosignatures = `
+		SELECT size, key, at, line FROM cosignatures WHERE log = $1 AND size = $2 ORDER BY key`
+	sqlCosignaturesDown = `
+		SELECT size, key, at, line FROM cosignatures
+		WHERE log = $1 AND (size < $2 OR size = $2 AND key > $3) ORDER BY size DESC, key LIMIT 1000`
+	sqlConfirmations = `
+		SELECT key, size, at FROM confirmations WHERE log = $1`
+	sqlEvidence = `
+		SELECT kind, key, size, at, ours, theirs FROM evidence WHERE log = $1 ORDER BY at, kind, key, size`
 	sqlCounts = `
 		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = $1),
 		       (SELECT count(*) FROM payloads WHERE log = $1),
@@ -174,6 +183,25 @@ const (
 	sqlInsertCheckpoints = `
 		INSERT INTO checkpoints (log, size, note)
 		SELECT $1, * FROM unnest($2::BIGINT[], $3::BYTEA[])`
+	// The sizes among them of which no checkpoint is recorded.
+	sqlUnrecorded = `
+		SELECT s FROM unnest($2::BIGINT[]) AS s
+		WHERE NOT EXISTS (SELECT 1 FROM checkpoints WHERE log = $1 AND size = s) LIMIT 1`
+	// In an order, so that two servers which add the same ones never wait for each other.
+	sqlCosign = `
+		INSERT INTO cosignatures (log, size, key, at, line)
+		SELECT $1, c.* FROM unnest($2::BIGINT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[]) AS c (size, key, at, line)
+		ORDER BY c.size, c.key
+		ON CONFLICT (log, size, key) DO UPDATE SET at = excluded.at, line = excluded.line
+		WHERE excluded.at > cosignatures.at`
+	sqlConfirm = `
+		INSERT INTO confirmations (log, key, size, at)
+		SELECT $1, c.key, max(c.size), max(c.at) FROM unnest($2::BIGINT[], $3::TEXT[], $4::BIGINT[]) AS c (size, key, at)
+		GROUP BY c.key ORDER BY c.key
+		ON CONFLICT (log, key) DO UPDATE
+		SET size = greatest(confirmations.size, excluded.size), at = greatest(confirmations.at, excluded.at)`
+	sqlInsertEvidence = `
+		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
 		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`
 	sqlInsertLabel = `

@@ -451,6 +451,49 @@ func recorded(ctx context.Context, t *sqlx.Tx, id log.ID, c log.Signed) error {
 	return fmt.Errorf("a checkpoint of size %d is recorded, size %d can't be: %w", newest.Size, c.Size, log.ErrExists)
 }
 
+// Cosign adds cosignatures.
+func (s *Store) Cosign(ctx context.Context, id log.ID, all []log.Cosignature) error {
+	if len(all) == 0 {
+		return nil
+	}
+	sizes, times := make(pq.Int64Array, len(all)), make(pq.Int64Array, len(all))
+	keys, lines := make(pq.StringArray, len(all)), make(pq.StringArray, len(all))
+	for i, c := range all {
+		sizes[i], keys[i], times[i], lines[i] = int64(c.Size), c.Key, c.At, c.Line
+	}
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		var unrecorded uint64
+		err := t.GetContext(ctx, &unrecorded, sqlUnrecorded, id, sizes)
+		if err == nil {
+			return fmt.Errorf("a cosignature on a checkpoint of size %d: %w", unrecorded, log.ErrNotFound)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if _, err := t.ExecContext(ctx, sqlCosign, id, sizes, keys, times, lines); err != nil {
+			return err
+		}
+		_, err = t.ExecContext(ctx, sqlConfirm, id, sizes, keys, times)
+		return err
+	})
+}
+
+// AddEvidence keeps evidence.
+func (s *Store) AddEvidence(ctx context.Context, id log.ID, e log.Evidence) error {
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		_, err := t.ExecContext(ctx, sqlInsertEvidence, id, e.Kind, e.Key, e.Size, e.At, notNil(e.Ours), notNil(e.Theirs))
+		return err
+	})
+}
+
+// notNil returns what isn't NULL in a database.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
 // Label returns a text kept under name.
 func (s *Store) Label(ctx context.Context, name, value string) (kept string, err error) {
 	err = s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {

@@ -242,6 +242,58 @@ func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) 
 	}, id)
 }
 
+// Cosignatures returns the cosignatures on a checkpoint.
+func (s *Store) Cosignatures(ctx context.Context, id log.ID, size uint64) (all []log.Cosignature, err error) {
+	err = s.cosignatures(ctx, sqlCosignatures, id, size, func(c log.Cosignature) error {
+		all = append(all, c)
+		return nil
+	})
+	return all, err
+}
+
+// CosignaturesDown calls fn with every cosignature on checkpoints of at most the given size.
+func (s *Store) CosignaturesDown(ctx context.Context, id log.ID, size uint64, fn func(log.Cosignature) error) error {
+	return s.cosignatures(ctx, sqlCosignaturesDown, id, size, fn)
+}
+
+func (s *Store) cosignatures(ctx context.Context, query string, id log.ID, size uint64, fn func(log.Cosignature) error) error {
+	return each(ctx, s.read, query, func(rows *sqlx.Rows) error {
+		var c log.Cosignature
+		if err := rows.Scan(&c.Size, &c.Key, &c.At, &c.Line); err != nil {
+			return err
+		}
+		return fn(c)
+	}, id, int64(min(size, merkle.MaxSize)))
+}
+
+// Confirmations returns what each witness has confirmed last.
+func (s *Store) Confirmations(ctx context.Context, id log.ID) (map[string]log.Confirmation, error) {
+	all := make(map[string]log.Confirmation)
+	err := each(ctx, s.read, sqlConfirmations, func(rows *sqlx.Rows) error {
+		var key string
+		var c log.Confirmation
+		if err := rows.Scan(&key, &c.Size, &c.At); err != nil {
+			return err
+		}
+		all[key] = c
+		return nil
+	}, id)
+	return all, err
+}
+
+// Evidence returns what is kept of contradictions.
+func (s *Store) Evidence(ctx context.Context, id log.ID) (all []log.Evidence, err error) {
+	err = each(ctx, s.read, sqlEvidence, func(rows *sqlx.Rows) error {
+		var e log.Evidence
+		if err := rows.Scan(&e.Kind, &e.Key, &e.Size, &e.At, &e.Ours, &e.Theirs); err != nil {
+			return err
+		}
+		all = append(all, e)
+		return nil
+	}, id)
+	return all, err
+}
+
 // Counts counts the rows of a log.
 func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error) {
 	err = s.read.QueryRowxContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Nodes)

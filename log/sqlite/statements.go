@@ -51,6 +51,14 @@ const (
 		SELECT size, note FROM checkpoints WHERE log = ? AND size <= ? ORDER BY size DESC LIMIT 1`
 	sqlCheckpoints = `
 		SELECT size, note FROM checkpoints WHERE log = ? ORDER BY size`
+	sqlCosignatures = `
+		SELECT size, key, at, line FROM cosignatures WHERE log = ? AND size = ? ORDER BY key`
+	sqlCosignaturesDown = `
+		SELECT size, key, at, line FROM cosignatures WHERE log = ? AND size <= ? ORDER BY size DESC, key`
+	sqlConfirmations = `
+		SELECT key, size, at FROM confirmations WHERE log = ?`
+	sqlEvidence = `
+		SELECT kind, key, size, at, ours, theirs FROM evidence WHERE log = ? ORDER BY at, kind, key, size`
 	sqlCounts = `
 		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = ?1),
 		       (SELECT count(*) FROM payloads WHERE log = ?1),
@@ -83,6 +91,16 @@ const (
 		UPDATE heads SET frozen = 1 WHERE log = ?`
 	sqlInsertCheckpoint = `
 		INSERT INTO checkpoints (log, size, note) VALUES (?, ?, ?)`
+	sqlIsRecorded = `
+		SELECT EXISTS (SELECT 1 FROM checkpoints WHERE log = ? AND size = ?)`
+	sqlCosign = `
+		INSERT INTO cosignatures (log, size, key, at, line) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET at = excluded.at, line = excluded.line WHERE excluded.at > at`
+	sqlConfirm = `
+		INSERT INTO confirmations (log, key, size, at) VALUES (?, ?, ?, ?)
+		ON CONFLICT DO UPDATE SET size = max(size, excluded.size), at = max(at, excluded.at)`
+	sqlInsertEvidence = `
+		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
 		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES (?, ?, ?, ?, ?, ?)`
 	sqlInsertLabel = `

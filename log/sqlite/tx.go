@@ -197,6 +197,45 @@ func (s *Store) Record(ctx context.Context, id log.ID, c log.Signed) error {
 	return describe(t.Commit())
 }
 
+// Cosign adds cosignatures.
+func (s *Store) Cosign(ctx context.Context, id log.ID, all []log.Cosignature) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	for _, c := range all {
+		var recorded bool
+		if err := t.GetContext(ctx, &recorded, sqlIsRecorded, id, c.Size); err != nil {
+			return describe(err)
+		}
+		if !recorded {
+			return fmt.Errorf("a cosignature on a checkpoint of size %d: %w", c.Size, log.ErrNotFound)
+		}
+		if _, err := t.ExecContext(ctx, sqlCosign, id, c.Size, c.Key, c.At, c.Line); err != nil {
+			return describe(err)
+		}
+		if _, err := t.ExecContext(ctx, sqlConfirm, id, c.Key, c.Size, c.At); err != nil {
+			return describe(err)
+		}
+	}
+	return describe(t.Commit())
+}
+
+// AddEvidence keeps evidence.
+func (s *Store) AddEvidence(ctx context.Context, id log.ID, e log.Evidence) error {
+	_, err := s.write.ExecContext(ctx, sqlInsertEvidence, id, e.Kind, e.Key, e.Size, e.At, notNil(e.Ours), notNil(e.Theirs))
+	return describe(err)
+}
+
+// notNil returns what isn't NULL in a database.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}
+
 // Label returns a text kept under name.
 func (s *Store) Label(ctx context.Context, name, value string) (string, error) {
 	if _, err := s.write.ExecContext(ctx, sqlInsertLabel, name, value); err != nil {

@@ -38,6 +38,8 @@ func Run(t *testing.T, o Opener) {
 		{"names and origins are never reused", testCreateLog},
 		{"logs don't see each other's rows", testIsolation},
 		{"checkpoints only grow", testRecord},
+		{"a cosignature is kept with its checkpoint, the newest of each key", testCosign},
+		{"evidence stays as it was first", testEvidence},
 		{"a label is what it became first", testLabel},
 		{"keys are found by their public id", testKeys},
 		{"entries and contents are found one by one", testAt},
@@ -503,6 +505,92 @@ func testRecord(t *testing.T, o Opener) {
 	})
 	if err != nil || !slices.Equal(sizes, []uint64{0, 7, 9}) {
 		t.Errorf("checkpoints: got %v, %v, want 0, 7, 9", sizes, err)
+	}
+}
+
+func testCosign(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	for _, size := range []uint64{0, 3, 9} {
+		if err := s.Record(t.Context(), one.ID, log.Signed{Size: size, Note: []byte("note")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cosignature := func(size uint64, key string, at int64) log.Cosignature {
+		return log.Cosignature{Size: size, Key: key, At: at, Line: fmt.Sprintf("— %s %d at %d\n", key, size, at)}
+	}
+	a3, b3, a9 := cosignature(3, "a+00000001", 10), cosignature(3, "b+00000002", 11), cosignature(9, "a+00000001", 12)
+	for _, all := range [][]log.Cosignature{nil, {b3, a3}, {a9, cosignature(0, "a+00000001", 5)}} {
+		if err := s.Cosign(t.Context(), one.ID, all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Late ones are merged: one with a newer time replaces the older one, and not the other way round.
+	late, early := cosignature(3, "a+00000001", 20), cosignature(3, "b+00000002", 9)
+	if err := s.Cosign(t.Context(), one.ID, []log.Cosignature{late, early}); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"a size of which there is no checkpoint": s.Cosign(t.Context(), one.ID, []log.Cosignature{cosignature(9, "c", 1), cosignature(4, "c", 1)}),
+		"a checkpoint of another log":            s.Cosign(t.Context(), two.ID, []log.Cosignature{cosignature(3, "c", 1)}),
+	} {
+		if !errors.Is(err, log.ErrNotFound) {
+			t.Errorf("%s: got %v, want ErrNotFound", what, err)
+		}
+	}
+	s = o.Reopen(t, s)
+	for size, want := range map[uint64][]log.Cosignature{3: {late, b3}, 9: {a9}, 4: nil} {
+		if got, err := s.Cosignatures(t.Context(), one.ID, size); err != nil || !slices.Equal(got, want) {
+			t.Errorf("cosignatures of size %d: got %+v, %v, want %+v", size, got, err, want)
+		}
+	}
+	down := func(id log.ID, size uint64) (all []log.Cosignature) {
+		err := s.CosignaturesDown(t.Context(), id, size, func(c log.Cosignature) error {
+			all = append(all, c)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	zero := cosignature(0, "a+00000001", 5)
+	if got, want := down(one.ID, merkle.MaxSize), []log.Cosignature{a9, late, b3, zero}; !slices.Equal(got, want) {
+		t.Errorf("cosignatures: got %+v, want %+v", got, want)
+	}
+	if got, want := down(one.ID, 8), []log.Cosignature{late, b3, zero}; !slices.Equal(got, want) {
+		t.Errorf("cosignatures up to size 8: got %+v, want %+v", got, want)
+	}
+	if got := down(two.ID, merkle.MaxSize); got != nil {
+		t.Errorf("cosignatures of another log: got %+v, want none", got)
+	}
+	confirmed, err := s.Confirmations(t.Context(), one.ID)
+	if want := map[string]log.Confirmation{"a+00000001": {Size: 9, At: 20}, "b+00000002": {Size: 3, At: 11}}; err != nil || !maps.Equal(confirmed, want) {
+		t.Errorf("confirmations: got %+v, %v, want %+v", confirmed, err, want)
+	}
+}
+
+func testEvidence(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	shown := log.Evidence{Kind: log.EvidenceContradiction, Key: "a+00000001", Size: 9, At: 2, Ours: []byte("ours"), Theirs: []byte("theirs")}
+	accepted := log.Evidence{Kind: log.EvidenceAccepted, Size: 9, At: 1}
+	again := shown
+	again.At, again.Theirs = 3, nil
+	for _, e := range []log.Evidence{shown, accepted, again} {
+		if err := s.AddEvidence(t.Context(), one.ID, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = o.Reopen(t, s)
+	same := func(a, b log.Evidence) bool {
+		return a.Kind == b.Kind && a.Key == b.Key && a.Size == b.Size && a.At == b.At && bytes.Equal(a.Ours, b.Ours) && bytes.Equal(a.Theirs, b.Theirs)
+	}
+	if got, err := s.Evidence(t.Context(), one.ID); err != nil || !slices.EqualFunc(got, []log.Evidence{accepted, shown}, same) {
+		t.Errorf("evidence: got %+v, %v, want %+v and %+v", got, err, accepted, shown)
+	}
+	if got, err := s.Evidence(t.Context(), two.ID); err != nil || len(got) != 0 {
+		t.Errorf("evidence of another log: got %+v, %v, want none", got, err)
 	}
 }
 
