@@ -39,7 +39,7 @@ func newID() string {
 
 // postEvent appends one event and answers with its record.
 func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
-	wait, err := waitFor(q)
+	wait, err := s.waitFor(q)
 	if err != nil {
 		return err
 	}
@@ -101,22 +101,20 @@ func recordAt(ctx context.Context, l *log.Log, e *log.Event, p log.Place) (log.R
 	}, nil
 }
 
-func stateOf(l *log.Log, index uint64) log.State {
-	if index < l.Sizes().Signed {
-		return log.StateSigned
-	}
-	return log.StateSequenced
-}
+func stateOf(l *log.Log, index uint64) log.State { return l.Sizes().State(index) }
 
 // waitFor returns the state that ?wait= asks for, "" if none.
-func waitFor(q query) (log.State, error) {
+func (s *Server) waitFor(q query) (log.State, error) {
 	v, ok := q.one("wait")
 	if !ok {
 		return "", nil
 	}
 	state, ok := log.ParseState(v)
 	if !ok || state == log.StateSequenced {
-		return "", badParameter("wait", "%q is not signed", v)
+		return "", badParameter("wait", "%q is neither signed nor witnessed", v)
+	}
+	if state == log.StateWitnessed && !s.service.Witnessed() {
+		return "", badParameter("wait", "this server has no witnesses to wait for")
 	}
 	return state, nil
 }
@@ -135,7 +133,7 @@ func (s *Server) await(ctx context.Context, l *log.Log, state log.State, size ui
 
 // postBatch appends events, all or none, and answers with their places.
 func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
-	wait, err := waitFor(q)
+	wait, err := s.waitFor(q)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 // getProof answers with an event's proof file (C2SP tlog-proof).
 func (s *Server) getProof(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
-	wait, err := waitFor(q)
+	wait, err := s.waitFor(q)
 	if err != nil {
 		return err
 	}
@@ -146,12 +146,12 @@ type sizes struct {
 	Size      uint64 `json:"size"`
 	Signed    uint64 `json:"signed"`
 	Released  uint64 `json:"released"`
-	Witnessed uint64 `json:"witnessed"` // 0: no witness policy is set
+	Witnessed uint64 `json:"witnessed"` // 0, too, where no witness policy is set
 }
 
 func sizesOf(l *log.Log) sizes {
 	s := l.Sizes()
-	return sizes{Size: s.Size, Signed: s.Signed, Released: s.Released}
+	return sizes{Size: s.Size, Signed: s.Signed, Released: s.Released, Witnessed: s.Witnessed}
 }
 
 // signedHead is the answer of /v1/checkpoint.
@@ -228,7 +228,7 @@ func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
-	_, note := l.Signed()
+	_, note := l.Released()
 	if note == nil {
 		return notFound("checkpoint")
 	}

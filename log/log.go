@@ -47,6 +47,10 @@ func (l *Log) Signed() (checkpoint.Checkpoint, []byte) {
 	return c, note
 }
 
+// Released returns the newest checkpoint that the public may see, with the cosignatures that are known on it. The note is nil if
+// there is none yet: what is signed waits for witnesses, unless the service has none or fails open.
+func (l *Log) Released() (checkpoint.Checkpoint, []byte) { return l.progress.released() }
+
 // Append appends events, all or none, at consecutive indices but for those that are in the log already, and returns their
 // places in the same order. When it returns nil they are durable and their indices final. The errors are those of the
 // sequencer, *ConflictError, and ctx's while the request is waiting for its turn.
@@ -143,7 +147,7 @@ var errEnough = errors.New("enough")
 // Records returns the records [from, to), in the order of their indices; to must be at most the log's size. They are fewer,
 // but at least one, if they have more than maxBytes of content.
 func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
-	signed := l.Sizes().Signed
+	sizes := l.Sizes()
 	out := make([]Record, 0, to-from)
 	err := l.service.reader.Entries(ctx, l.ID, from, to, func(b []byte) error {
 		index := from + uint64(len(out))
@@ -153,10 +157,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 		}
 		r := Record{
 			Log: l.Name, Index: index, Hash: merkle.LeafHash(b),
-			State: StateSequenced, ReceivedAt: e.ReceivedAt, Previous: e.Previous,
-		}
-		if r.Index < signed {
-			r.State = StateSigned
+			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous,
 		}
 		out = append(out, r)
 		return nil
@@ -210,12 +211,7 @@ func decodeEvent(p Payload) (*Event, error) {
 func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
 	l.service.waiting.Add(1)
 	defer l.service.waiting.Add(-1)
-	return l.progress.wait(ctx, func(s Sizes) bool {
-		if state == StateSigned {
-			return s.Signed >= size
-		}
-		return s.Size >= size
-	})
+	return l.progress.wait(ctx, reached(size, state))
 }
 
 // Proof returns the proof file of the event at index (C2SP tlog-proof), under the newest signed checkpoint. It is

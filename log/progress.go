@@ -18,12 +18,13 @@ type State string
 const (
 	StateSequenced State = "sequenced" // durable, its index final
 	StateSigned    State = "signed"    // under a signed and fenced checkpoint
+	StateWitnessed State = "witnessed" // under one that witnesses enough have cosigned, or that the hub's is above
 )
 
 // ParseState returns the state of that name.
 func ParseState(s string) (State, bool) {
 	switch st := State(s); st {
-	case StateSequenced, StateSigned:
+	case StateSequenced, StateSigned, StateWitnessed:
 		return st, true
 	}
 	return "", false
@@ -31,9 +32,34 @@ func ParseState(s string) (State, bool) {
 
 // Sizes tell how much of a log is in each state: an event is, when its index is below the size.
 type Sizes struct {
-	Size     uint64 // sequenced
-	Signed   uint64 // under a recorded and fenced checkpoint
-	Released uint64 // served to the public; without a witness policy all that is signed
+	Size      uint64 // sequenced
+	Signed    uint64 // under a recorded and fenced checkpoint
+	Released  uint64 // served to the public: all that is signed, or, where that waits for witnesses, what is witnessed
+	Witnessed uint64 // under a checkpoint for which the witness policy is met, directly or through the hub
+}
+
+// State returns the state of the event at index.
+func (s Sizes) State(index uint64) State {
+	switch {
+	case index < s.Witnessed:
+		return StateWitnessed
+	case index < s.Signed:
+		return StateSigned
+	}
+	return StateSequenced
+}
+
+// reached returns what reports whether everything below size is in the state.
+func reached(size uint64, state State) func(Sizes) bool {
+	return func(s Sizes) bool {
+		switch state {
+		case StateWitnessed:
+			return s.Witnessed >= size
+		case StateSigned:
+			return s.Signed >= size
+		}
+		return s.Size >= size
+	}
 }
 
 // progress is how far a log has come, with a way to wait for more.
@@ -47,6 +73,8 @@ type progress struct {
 	lastOf  uint64      // the size at which it was the newest
 	signed  checkpoint.Checkpoint
 	note    []byte // the signed checkpoint
+	gated   bool   // what is signed is not released before release says so
+	public  public
 	stopped error  // why the log is stopped
 	failure error  // of signing, the last one unless it succeeded since
 	since   time.Time
@@ -54,6 +82,12 @@ type progress struct {
 
 	indexed    uint64 // how far the search index has come
 	searchable bool   // the index was found to be of this record
+}
+
+// public is a checkpoint that was released by witnesses, with the cosignatures for which it was.
+type public struct {
+	checkpoint.Checkpoint
+	note []byte // nil: there is none yet
 }
 
 // waiter is one who waits for the sizes to reach something.
@@ -112,7 +146,7 @@ func (p *progress) remembered() memory {
 // setBack forgets all but the size of what is left of a log that is stopped, so that this can be read.
 func (p *progress) setBack(size uint64) {
 	p.change(func() {
-		p.sizes, p.signed, p.note = Sizes{Size: size}, checkpoint.Checkpoint{}, nil
+		p.sizes, p.signed, p.note, p.public = Sizes{Size: size}, checkpoint.Checkpoint{}, nil, public{}
 	})
 }
 
@@ -121,8 +155,52 @@ func (p *progress) publish(c checkpoint.Checkpoint, note []byte) {
 	p.change(func() {
 		p.signed, p.note, p.failure = c, note, nil
 		p.sizes.Size = max(p.sizes.Size, c.Size)
-		p.sizes.Signed, p.sizes.Released = c.Size, c.Size
+		p.sizes.Signed = c.Size
+		if !p.gated {
+			p.sizes.Released = c.Size
+		}
 	})
+}
+
+// gate makes what is signed wait for release.
+func (p *progress) gate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gated = true
+}
+
+// release notes a signed checkpoint that the public may see, with the cosignatures for which it may, if it isn't older than
+// the one before. It may be called again with one that has more of them.
+func (p *progress) release(c checkpoint.Checkpoint, note []byte) {
+	p.change(func() {
+		if p.public.note != nil && c.Size < p.public.Size {
+			return
+		}
+		p.public = public{c, note}
+		p.sizes.Released = max(p.sizes.Released, c.Size)
+	})
+}
+
+// witness notes how much of the log is witnessed.
+func (p *progress) witness(size uint64) {
+	p.change(func() { p.sizes.Witnessed = max(p.sizes.Witnessed, size) })
+}
+
+// released returns the newest checkpoint that the public may see; a nil note if there is none.
+func (p *progress) released() (checkpoint.Checkpoint, []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.gated && p.note != nil && (p.public.note == nil || p.public.Size < p.signed.Size) {
+		return p.signed, p.note
+	}
+	return p.public.Checkpoint, p.public.note
+}
+
+// witnessed returns the newest checkpoint that was released by witnesses; a nil note if there is none.
+func (p *progress) witnessed() (checkpoint.Checkpoint, []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.public.Checkpoint, p.public.note
 }
 
 // unsigned notes that signing fails, or with nil that it doesn't.

@@ -92,8 +92,53 @@ func TestSizesOnlyGrow(t *testing.T) {
 	}
 }
 
+func TestWhatIsSignedWaitsForItsRelease(t *testing.T) {
+	var p progress
+	p.gate()
+	p.publish(checkpoint.Checkpoint{Size: 7}, []byte("seven"))
+	if _, note := p.released(); note != nil {
+		t.Errorf("before the first release: got %q, want nothing", note)
+	}
+	p.witness(7)
+	p.release(checkpoint.Checkpoint{Size: 7}, []byte("seven, cosigned"))
+	p.publish(checkpoint.Checkpoint{Size: 9}, []byte("nine"))
+	p.release(checkpoint.Checkpoint{Size: 5}, []byte("five, cosigned late")) // an older one takes nothing back
+	p.witness(5)
+	if sizes, _, _, _ := p.get(); sizes != (Sizes{Size: 9, Signed: 9, Released: 7, Witnessed: 7}) {
+		t.Errorf("sizes: got %+v, want 9 signed, 7 released and witnessed", sizes)
+	}
+	p.release(checkpoint.Checkpoint{Size: 7}, []byte("seven, cosigned twice"))
+	if c, note := p.released(); c.Size != 7 || string(note) != "seven, cosigned twice" {
+		t.Errorf("released: got size %d, %q, want 7 with the cosignature that came late", c.Size, note)
+	}
+	for index, want := range map[uint64]State{6: StateWitnessed, 7: StateSigned, 8: StateSigned, 9: StateSequenced} {
+		if got := p.sizes.State(index); got != want {
+			t.Errorf("the event at %d: got %s, want %s", index, got, want)
+		}
+	}
+}
+
+func TestWhatIsSignedIsReleasedWhereNothingGatesIt(t *testing.T) {
+	var p progress
+	p.publish(checkpoint.Checkpoint{Size: 7}, []byte("seven"))
+	p.release(checkpoint.Checkpoint{Size: 7}, []byte("seven, cosigned"))
+	if _, note := p.released(); string(note) != "seven, cosigned" {
+		t.Errorf("released: got %q, want the cosigned note", note)
+	}
+	p.publish(checkpoint.Checkpoint{Size: 9}, []byte("nine"))
+	if c, note := p.released(); c.Size != 9 || string(note) != "nine" {
+		t.Errorf("released: got size %d, %q, want nine", c.Size, note)
+	}
+	if c, _ := p.witnessed(); c.Size != 7 {
+		t.Errorf("witnessed: got size %d, want 7", c.Size)
+	}
+	if sizes, _, _, _ := p.get(); sizes.Released != 9 {
+		t.Errorf("released size: got %d, want 9", sizes.Released)
+	}
+}
+
 func TestParseState(t *testing.T) {
-	for _, s := range []State{StateSequenced, StateSigned} {
+	for _, s := range []State{StateSequenced, StateSigned, StateWitnessed} {
 		if got, ok := ParseState(string(s)); !ok || got != s {
 			t.Errorf("%s: got %q, %v", s, got, ok)
 		}

@@ -438,7 +438,7 @@ type candidate struct {
 
 // read reads candidates: what is there of them.
 func (s *search) read(ctx context.Context, indices []uint64) ([]candidate, error) {
-	signed := s.log.Sizes().Signed
+	sizes := s.log.Sizes()
 	out := make([]candidate, 0, len(indices))
 	addEntry := func(index uint64, b []byte) error {
 		e, err := storedEntry(index, b)
@@ -447,10 +447,7 @@ func (s *search) read(ctx context.Context, indices []uint64) ([]candidate, error
 		}
 		r := Record{
 			Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
-			State: StateSequenced, ReceivedAt: e.ReceivedAt, Previous: e.Previous,
-		}
-		if index < signed {
-			r.State = StateSigned
+			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous,
 		}
 		out = append(out, candidate{record: r})
 		return nil

@@ -20,7 +20,7 @@ import (
 	"github.com/treeline-log/treeline/merkle"
 )
 
-// Config is what a Service is made of. All of it is required but for Now.
+// Config is what a Service is made of. Store, Seed, Fence, Prefix, Interval, Logger and Metrics are required.
 type Config struct {
 	Store Store
 	Seed  checkpoint.Seed
@@ -41,6 +41,11 @@ type Config struct {
 	Shared bool
 	// Replica, if there is one, is read instead of Store where it has come far enough.
 	Replica Reader
+	// Policy says which witnesses cosign checkpoints, and how many of them make a checkpoint public; nil: none. Who sets it runs
+	// a feeder over Fed, too.
+	Policy *checkpoint.Policy
+	// FailOpen releases all that is signed, whatever the witnesses say.
+	FailOpen bool
 }
 
 // Service is a set of logs in one store, with the sequencer that appends to them and the loop that signs them.
@@ -173,6 +178,9 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{Info: info, service: s}
+	if s.config.Policy != nil && !s.config.FailOpen {
+		l.progress.gate()
+	}
 	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, []note.Signer{signer}, verifier)
 	head, err := s.store.Head(ctx, info.ID)
 	if errors.Is(err, ErrNotFound) {
@@ -361,6 +369,9 @@ func (s *Service) Logs() []*Log {
 	defer s.mu.RUnlock()
 	return slices.Clone(s.logs)
 }
+
+// Witnessed reports whether there are witnesses that events can be witnessed by.
+func (s *Service) Witnessed() bool { return s.config.Policy != nil }
 
 // CreateKey makes an API key and returns it with its text, which is not kept.
 func (s *Service) CreateKey(ctx context.Context, role Role, log ID, name string) (Key, string, error) {
