@@ -176,19 +176,14 @@ func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log,
 		end, fresh = max(end, p.Index+1), fresh || !p.Duplicate
 	}
 	s.await(r.Context(), l, wait, end)
+	if err := l.Locate(r.Context(), places); err != nil {
+		return withIDs(afterCommit(err), events...)
+	}
 	out := make([]byte, 0, 64+len(events)*320)
 	out = append(out, `{"log":"`+l.Name+`","data":[`...)
 	for i, p := range places {
 		if i > 0 {
 			out = append(out, ',')
-		}
-		if p.Duplicate {
-			stored, err := l.Place(r.Context(), p.Index)
-			if err != nil {
-				return withIDs(afterCommit(err), events...)
-			}
-			stored.Duplicate, stored.Unchecked = true, p.Unchecked
-			p = stored
 		}
 		out = append(append(append(out, `{"id":"`...), events[i].ID()...), `","index":`...)
 		out = strconv.AppendUint(out, p.Index, 10)

@@ -148,6 +148,35 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// However many of a batch were there already, their places are read at once, and are those of the first answer in any order.
+func TestABatchOfDuplicatesIsOneRead(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	events := make([]string, 300)
+	for i := range events {
+		events[i] = fmt.Sprintf(`{"id":"e%d","action":"a"}`, i)
+	}
+	post := func(status int) (got batch) {
+		s.post("/v1/events/batch", s.admin, `{"events":[`+strings.Join(events, ",")+`]}`).into(t, status, &got)
+		return got
+	}
+	first := post(http.StatusCreated)
+	slices.Reverse(events)
+	slices.Reverse(first.Data)
+	before := s.store.reads.Load()
+	again := post(http.StatusOK)
+	if n := s.store.reads.Load() - before; n > 100 { // some are the scrub's
+		t.Errorf("%d reads of entries for %d duplicates", n, len(events))
+	}
+	for i, want := range first.Data {
+		got := again.Data[i]
+		if got.ID != want.ID || got.Index != want.Index || got.Hash != want.Hash || !got.Duplicate ||
+			got.PreviousHash != want.PreviousHash || got.ReceivedAt != want.ReceivedAt {
+			t.Fatalf("duplicate %d: got %+v, want %+v", i, got, want)
+		}
+	}
+}
+
 // A batch is stored as a whole or not at all.
 func TestWrongBatches(t *testing.T) {
 	t.Parallel()

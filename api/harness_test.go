@@ -303,9 +303,20 @@ type faultStore struct {
 	log.Store
 	hold      atomic.Pointer[chan struct{}] // waited for before a transaction begins
 	held      atomic.Int64
-	afterward atomic.Bool // commits are made, and reported as failed
-	failure   atomic.Bool // appends fail, nothing is stored, and keys can't be read
-	panics    atomic.Bool // looking up an id panics
+	afterward atomic.Bool  // commits are made, and reported as failed
+	failure   atomic.Bool  // appends fail, nothing is stored, and keys can't be read
+	panics    atomic.Bool  // looking up an id panics
+	reads     atomic.Int64 // of entries
+}
+
+func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
+	s.reads.Add(1)
+	return s.Store.Entries(ctx, id, from, to, fn)
+}
+
+func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {
+	s.reads.Add(1)
+	return s.Store.EntriesAt(ctx, id, indices, fn)
 }
 
 func (s *faultStore) Find(ctx context.Context, id log.ID, event string) (uint64, error) {

@@ -67,3 +67,6 @@ func (t *Terms) Build(number uint64, payloads []Payload) (*index.Segment, error)
 
 // EncodePayload returns the form in which a canonical event is stored.
 func EncodePayload(json []byte) []byte { return encodePayload(json) }
+
+// ForgetReplicaFailure has the replica asked again at once.
+func (s *Service) ForgetReplicaFailure() { s.reader.(*replicated).retry.Store(0) }

@@ -173,10 +173,11 @@ func (f *follower) resume(ctx context.Context, l *Log) (Indexed, error) {
 func (f *follower) drop(ctx context.Context, l *Log, reason error) error {
 	f.service.logger.Warn("the search index of a log is dropped and built anew", "log", l.Name, "reason", reason)
 	delete(f.at, l.ID)
-	l.progress.indexedTo(0)
+	l.progress.unsearchable() // until it is gone
 	if err := f.indexer.store.DropIndex(ctx, l.ID); err != nil {
 		return fmt.Errorf("dropping the index: %w", err)
 	}
+	l.progress.indexedTo(0)
 	return nil
 }
 

@@ -55,6 +55,19 @@ type testService struct {
 	clock   atomic.Int64  // µs to add to the system's clock
 	logs    lockedBuffer  // what the service logged
 	noIndex bool          // when opened
+	holding *holding      // of drops of the index, when opened; nil: none
+	replica *replica      // nil: none
+}
+
+// holding keeps those who come from going on.
+type holding struct {
+	held    atomic.Int64
+	release chan struct{}
+}
+
+func (h *holding) wait() {
+	h.held.Add(1)
+	<-h.release
 }
 
 // newTestService opens a service in an empty directory, with a log named "default".
@@ -85,10 +98,16 @@ func (s *testService) tryOpen() error {
 	if err != nil {
 		return err
 	}
-	s.store = &faultStore{Store: store}
+	s.store = &faultStore{Store: store, holding: s.holding}
 	s.store.noIndex.Store(s.noIndex)
+	var openReplica func(context.Context) (log.Reader, error)
+	if s.replica != nil {
+		s.replica.Reader = store
+		openReplica = s.replica.open
+	}
 	service, err := log.Open(context.Background(), log.Config{
-		Store: s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
+		Replica: openReplica,
+		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
 		Lanes: s.lanes, Shared: onPostgres,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
@@ -306,6 +325,14 @@ type faultStore struct {
 	noIndex atomic.Bool
 	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
 	holdHead atomic.Pointer[chan struct{}]
+	holding  *holding // of drops of the index; nil: none
+}
+
+func (s *faultStore) DropIndex(ctx context.Context, id log.ID) error {
+	if s.holding != nil {
+		s.holding.wait()
+	}
+	return s.Store.DropIndex(ctx, id)
 }
 
 func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {

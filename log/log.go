@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -413,12 +414,21 @@ func (s source) Record(ctx context.Context, c checkpoint.Checkpoint, note []byte
 
 func (s source) Publish(c checkpoint.Checkpoint, note []byte) { s.l.progress.publish(c, note) }
 
-// Place returns where the event at index stands, without its content.
-func (l *Log) Place(ctx context.Context, index uint64) (p Place, err error) {
-	err = l.service.reader.Entries(ctx, l.ID, index, index+1, func(b []byte) error {
+// Locate completes the places of duplicates, all of them with one request to the store.
+func (l *Log) Locate(ctx context.Context, places []Place) error {
+	duplicates := make(map[uint64]*Place)
+	for i := range places {
+		if p := &places[i]; p.Duplicate {
+			duplicates[p.Index] = p // no two ids are at one index
+		}
+	}
+	if len(duplicates) == 0 {
+		return nil
+	}
+	return l.service.reader.EntriesAt(ctx, l.ID, slices.Sorted(maps.Keys(duplicates)), func(index uint64, b []byte) error {
 		e, err := storedEntry(index, b)
-		p = Place{Index: index, ReceivedAt: e.ReceivedAt, Previous: e.Previous, Hash: merkle.LeafHash(b)}
+		p := duplicates[index]
+		p.ReceivedAt, p.Previous, p.Hash = e.ReceivedAt, e.Previous, merkle.LeafHash(b)
 		return err
 	})
-	return p, err
 }

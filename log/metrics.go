@@ -43,7 +43,8 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
-			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, scrub, index.",
+			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, " +
+				"scrub, index, read sizes, read replica.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
@@ -67,7 +68,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		signed:      prometheus.NewDesc("treeline_log_signed_size", "Signed size of a log.", []string{"log"}, nil),
 		released:    prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index"} {
+	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "read sizes", "read replica"} {
 		m.failures.WithLabelValues(attempted)
 	}
 	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)

@@ -75,8 +75,8 @@ type progress struct {
 	note    []byte // the signed checkpoint
 	gated   bool   // what is signed is not released before release says so
 	public  public
-	stopped error  // why the log is stopped
-	failure error  // of signing, the last one unless it succeeded since
+	stopped error // why the log is stopped
+	failure error // of signing, the last one unless it succeeded since
 	since   time.Time
 	waiting []*waiter
 
@@ -242,6 +242,13 @@ func (p *progress) indexedTo(size uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.indexed, p.searchable = size, true
+}
+
+// unsearchable notes that the index isn't to be believed.
+func (p *progress) unsearchable() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.searchable = false
 }
 
 // unindexed returns how many events the search index is behind, and whether there is one that may be searched.

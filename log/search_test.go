@@ -437,10 +437,19 @@ func TestAnIndexOfAnotherHistoryIsNotBelieved(t *testing.T) {
 			all := readAll(t, s.log())
 			s.close()
 			copyFile(t, newer, search)
+			s.holding = &holding{release: make(chan struct{})}
+			release := sync.OnceFunc(func() { close(s.holding.release) })
 			s.open()
-			for range 2 {
+			t.Cleanup(release)     // before the service is closed
+			for round := range 2 { // while it is being dropped, and when it is built anew
+				if round == 0 {
+					s.until("the index to be dropped", func() bool { return s.holding.held.Load() > 0 })
+				}
 				for _, f := range []log.Filter{{Actions: []string{"rare.*"}}, {ActorIDs: []string{"u7"}}, {Outcomes: []string{"denied"}}} {
 					checkSearch(t, s.log(), all, &f, log.Page{Position: uint64(len(all)), Limit: 1000, MaxBytes: 1 << 20})
+				}
+				if round == 0 {
+					release()
 				}
 				s.searched(s.log(), index.Width)
 			}

@@ -85,7 +85,7 @@ type Place struct {
 	Hash       merkle.Hash
 	Seed       *[32]byte
 	// Duplicate tells that the event was there before, under the same id and with the same content. Then only Index
-	// is set.
+	// is set, until Log.Locate has set the others but for Seed.
 	Duplicate bool
 	// Unchecked tells of a duplicate whose content is gone, so that the id alone decided.
 	Unchecked bool

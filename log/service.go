@@ -39,8 +39,9 @@ type Config struct {
 	SingleLogBatches bool
 	// Shared means that other servers use the store, too.
 	Shared bool
-	// Replica, if there is one, is read instead of Store where it has come far enough.
-	Replica Reader
+	// Replica, if there is one, opens a replica of Store, which is read instead of it where it has come far enough. While the error
+	// is ErrUnreachable it is tried again. A replica is closed by whoever gives it, after the Service.
+	Replica func(ctx context.Context) (Reader, error)
 	// Policy says which witnesses cosign checkpoints, and how many of them make a checkpoint public; nil: none. Who sets it runs
 	// a feeder over Fed, too.
 	Policy *checkpoint.Policy
@@ -97,9 +98,6 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		config: c, store: c.Store, reader: c.Store, logger: c.Logger,
 		byName: make(map[string]*Log), byID: make(map[ID]*Log),
 	}
-	if c.Replica != nil {
-		s.reader = &replicated{Reader: c.Store, replica: c.Replica}
-	}
 	// The fence's list before the store's: a log that another server makes meanwhile is in neither, or in the second alone.
 	origins, err := c.Fence.Origins(ctx)
 	if err != nil {
@@ -119,6 +117,14 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		return nil, err
 	}
 	s.metrics = newMetrics(s, c.Metrics)
+	var replica *replicated
+	if c.Replica != nil {
+		replica = &replicated{Reader: c.Store, open: c.Replica, logger: c.Logger, failures: s.metrics.failures.WithLabelValues("read replica")}
+		if err := replica.start(ctx); err != nil {
+			return nil, err
+		}
+		s.reader = replica
+	}
 	for _, info := range infos {
 		l, err := s.openLog(ctx, info)
 		if err != nil {
@@ -134,6 +140,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	s.loops.Go(func() { s.follower.run(ctx) })
 	if c.Shared {
 		s.loops.Go(func() { s.follow(ctx) })
+	}
+	if replica != nil {
+		s.loops.Go(func() { replica.takeUp(ctx) })
 	}
 	return s, nil
 }

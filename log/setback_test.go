@@ -28,8 +28,9 @@ import (
 // address is what a store's name leads to: another store from one moment to the next.
 type address struct {
 	store   atomic.Pointer[log.Store]
-	away    atomic.Bool  // nothing is learned
-	started atomic.Int64 // how often the store was started
+	away    atomic.Bool            // nothing is learned
+	started atomic.Int64           // how often the store was started
+	foreign atomic.Pointer[string] // name of a log whose keys are of another seed
 }
 
 func (a *address) lead(to log.Store) { a.store.Store(&to) }
@@ -48,7 +49,15 @@ func (s addressed) Incarnation(context.Context) (string, error) {
 	return fmt.Sprint(s.started.Load()), nil
 }
 
-func (s addressed) Logs(ctx context.Context) ([]log.Info, error) { return s.now().Logs(ctx) }
+func (s addressed) Logs(ctx context.Context) ([]log.Info, error) {
+	infos, err := s.now().Logs(ctx)
+	for i := range infos {
+		if name := s.foreign.Load(); name != nil && infos[i].Name == *name {
+			infos[i].VKeys = []string{"foreign"}
+		}
+	}
+	return infos, err
+}
 
 func (s addressed) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	return s.now().Head(ctx, id)
@@ -299,6 +308,30 @@ func TestAStoreThatIsSetBackUnderItsServersIsNoticed(t *testing.T) {
 				b.at.lead(copied)
 			})
 		})
+	}
+}
+
+// A log that a server can't open doesn't keep it from those that were made later, nor from what else it has to learn.
+func TestALogThatCantBeOpenedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	i := newInstallation(t)
+	a, b := i.serve(i.first), i.serve(i.first)
+	foreign := "foreign"
+	b.at.foreign.Store(&foreign)
+	for _, name := range []string{foreign, "later"} {
+		if _, err := a.CreateLog(t.Context(), name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l := b.Lookup(t.Context(), "later"); l == nil {
+		t.Error("the later log isn't there")
+	}
+	if l := b.Lookup(t.Context(), foreign); l != nil {
+		t.Error("a log is there whose keys are of another seed")
+	}
+	b.at.foreign.Store(nil)
+	if l := b.Lookup(t.Context(), foreign); l == nil {
+		t.Error("the log isn't there though it can be opened now")
 	}
 }
 

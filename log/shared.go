@@ -85,6 +85,7 @@ func (s *Service) learn(ctx context.Context) {
 	}
 }
 
+// learnSizes goes on with the other logs after one of them has failed.
 func (s *Service) learnSizes(ctx context.Context) error {
 	if err := s.learnIncarnation(ctx); err != nil {
 		return err
@@ -102,9 +103,7 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			l.progress.doubt.Store(true) // the store was set back: the publisher will look
 		}
 	}
-	if err := s.learnStopped(ctx); err != nil {
-		return err
-	}
+	errs := []error{s.learnStopped(ctx)}
 	unknown := false
 	for id, size := range sizes {
 		if l := s.LogByID(id); l != nil {
@@ -113,9 +112,14 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			unknown = true
 		}
 	}
-	if !unknown {
-		return nil
+	if unknown {
+		errs = append(errs, s.learnLogs(ctx))
 	}
+	return errors.Join(errs...)
+}
+
+// learnLogs opens the logs that other servers have made.
+func (s *Service) learnLogs(ctx context.Context) error {
 	if err := checkServed(ctx, s.store); err != nil { // they came by a copy
 		return err
 	}
@@ -125,20 +129,22 @@ func (s *Service) learnSizes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, info := range infos {
 		if s.LogByID(info.ID) != nil {
 			continue
 		}
 		l, err := s.openLog(ctx, info)
-		if err == nil {
-			err = ctx.Err() // a client that left half-way must not leave half a log behind
+		if ctx.Err() != nil { // a client that left half-way must not leave half a log behind
+			return ctx.Err()
 		}
 		if err != nil {
-			return fmt.Errorf("opening log %s: %w", info.Name, err)
+			errs = append(errs, fmt.Errorf("opening log %s: %w", info.Name, err))
+			continue
 		}
 		s.add(l)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // learnIncarnation learns whether the store may have been set back. What of it is missing this server may not have known of, but
@@ -161,6 +167,7 @@ func (s *Service) learnIncarnation(ctx context.Context) error {
 // learnStopped learns which stopped logs were frozen, and so don't need an operator any more, and what is left of those whose
 // store was set back. Of others it is learned by appending to them that they were frozen.
 func (s *Service) learnStopped(ctx context.Context) error {
+	var errs []error
 	for _, l := range s.Logs() {
 		if l.Stopped() == nil || l.Frozen() {
 			continue
@@ -174,11 +181,12 @@ func (s *Service) learnStopped(ctx context.Context) error {
 			l.showFenced(ctx)
 		}
 		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotFound) { // which may be why it is stopped
-			return fmt.Errorf("reading the head of log %s: %w", l.Name, err)
+			errs = append(errs, fmt.Errorf("reading the head of log %s: %w", l.Name, err))
+			continue
 		}
 		l.progress.frozen.Store(head.Frozen)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // follow reads the sizes of logs often while somebody waits for one of them.

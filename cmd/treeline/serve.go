@@ -208,12 +208,14 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	var replica log.Reader
+	var openReplica func(context.Context) (log.Reader, error)
 	if o.dbRead != "" {
-		if r.replica, err = o.openReplica(ctx, r.store, logger); err != nil {
-			return nil, fmt.Errorf("--db-read: %w", err)
+		openReplica = func(ctx context.Context) (_ log.Reader, err error) {
+			if r.replica, err = o.openReplica(ctx, r.store, logger); err != nil {
+				return nil, fmt.Errorf("--db-read: %w", err)
+			}
+			return r.replica, nil
 		}
-		replica = r.replica
 	}
 	if prefix == "" {
 		if prefix, err = installationPrefix(ctx, r.store); err != nil {
@@ -231,7 +233,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
-		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: replica,
+		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
 	})
 	if err != nil {
 		return nil, err
@@ -248,9 +250,13 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	return r, nil
 }
 
-// openReplica opens the standby that --db-read names, of the store in PostgreSQL.
+// openReplica opens the standby that --db-read names, of the store in PostgreSQL. It is postgres.ErrUnreachable while the standby isn't
+// there, or hasn't come so far as to have the schema that the store has.
 func (o serveOptions) openReplica(ctx context.Context, store log.Store, logger *slog.Logger) (log.Store, error) {
 	replica, err := postgres.OpenReadOnly(ctx, postgres.Options{URL: o.dbRead, Conns: o.conns, Logger: logger})
+	if errors.Is(err, postgres.ErrSchema) {
+		err = fmt.Errorf("%w: %w", postgres.ErrUnreachable, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func TestAStandbyIsReadWhereItHasComeFarEnough(t *testing.T) {
 	}
 	counting := &countingReader{Reader: replica}
 	service, err := log.Open(t.Context(), log.Config{
-		Store: open(t, url), Replica: counting, Shared: true, Seed: checkpoint.Seed{9}, Fence: fence, Prefix: "test.example",
+		Store: open(t, url), Replica: func(context.Context) (log.Reader, error) { return counting, nil }, Shared: true, Seed: checkpoint.Seed{9}, Fence: fence, Prefix: "test.example",
 		Interval: time.Hour, Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
