@@ -25,6 +25,12 @@ const maxUnindexed = 50_000
 // ErrIndexLag means that the search index of a log is too far behind for the log to grow.
 var ErrIndexLag = errors.New("the log's search index is too far behind")
 
+// Pauses after a log couldn't be indexed, the first and the longest: each is twice as long as the one before.
+const (
+	firstIndexPause = 200 * time.Millisecond
+	maxIndexPause   = 15 * time.Second
+)
+
 // indexPatience is for how long indexing may fail before the service isn't ready.
 const indexPatience = 30 * time.Second
 
@@ -40,6 +46,7 @@ type follower struct {
 	indexer *indexer
 	at      map[ID]Indexed // where each log's index stands, as far as this server knows
 	left    map[ID]*left   // logs that are left to another server
+	paused  map[ID]*paused // logs that couldn't be indexed
 	noticed map[ID]bool    // logs of which an unreadable content was reported
 
 	mu      sync.Mutex
@@ -52,8 +59,18 @@ type left struct {
 	looked, moved time.Time
 }
 
+// paused is a log that couldn't be indexed: what is wrong there may stay so, and looking for it costs up to a run.
+type paused struct {
+	err    error // nil: its index was dropped, and is built anew
+	length time.Duration
+	until  time.Time
+	past   uint64 // the size past which the index has got over it
+}
+
 func newFollower(s *Service) *follower {
-	f := &follower{service: s, at: make(map[ID]Indexed), left: make(map[ID]*left), noticed: make(map[ID]bool)}
+	f := &follower{
+		service: s, at: make(map[ID]Indexed), left: make(map[ID]*left), paused: make(map[ID]*paused), noticed: make(map[ID]bool),
+	}
 	f.indexer = newIndexer(s.store, f.unreadable)
 	return f
 }
@@ -77,6 +94,13 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) round(ctx context.Context) (grown bool) {
 	var failed error
 	for _, l := range f.service.Logs() {
+		if p := f.paused[l.ID]; p != nil && f.service.config.Now().Before(p.until) {
+			if p.err != nil {
+				failed = p.err
+			}
+			continue
+		}
+		at := f.at[l.ID].Size
 		more, err := f.follow(ctx, l)
 		if ctx.Err() != nil {
 			return false
@@ -85,10 +109,29 @@ func (f *follower) round(ctx context.Context) (grown bool) {
 			failed = fmt.Errorf("log %s: %w", l.Name, err)
 			f.service.metrics.failures.WithLabelValues("index").Inc()
 		}
+		if p := f.paused[l.ID]; p != nil {
+			p.err = nil
+		}
+		if err != nil && !errors.Is(err, ErrUnreachable) { // asking for a store that isn't there costs nothing
+			f.pause(l.ID, at, failed)
+		}
 		grown = grown || more && err == nil
 	}
 	f.note(failed)
 	return grown
+}
+
+// pause keeps a log, whose index stands at a size, from being indexed for a while, longer each time until the index is past the place
+// where that failed.
+func (f *follower) pause(id ID, size uint64, err error) {
+	p := f.paused[id]
+	if p == nil {
+		p = &paused{length: firstIndexPause / 2}
+		f.paused[id] = p
+	}
+	p.err, p.length = err, min(2*p.length, maxIndexPause)
+	p.until = f.service.config.Now().Add(p.length)
+	p.past = max(p.past, size-size%mergedEvents+mergedEvents) // no run goes further
 }
 
 // follow indexes the next run of a log, and reports whether there is more.
@@ -118,10 +161,14 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 		f.left[l.ID] = &left{moved: time.Now()}
 		return false, nil
 	case errors.Is(err, index.ErrDamaged):
-		return true, f.drop(ctx, l, err)
+		f.pause(l.ID, at.Size, nil)
+		return false, f.drop(ctx, l, err)
 	case err != nil:
 		delete(f.at, l.ID)
 		return false, err
+	}
+	if p := f.paused[l.ID]; p != nil && to.Size >= p.past {
+		delete(f.paused, l.ID)
 	}
 	f.at[l.ID] = to
 	l.progress.indexedTo(to.Size)

@@ -98,7 +98,7 @@ func (s *testService) tryOpen() error {
 	if err != nil {
 		return err
 	}
-	s.store = &faultStore{Store: store, holding: s.holding}
+	s.store = &faultStore{Store: store, holding: s.holding, tries: make(chan time.Time, 4)}
 	s.store.noIndex.Store(s.noIndex)
 	var openReplica func(context.Context) (log.Reader, error)
 	if s.replica != nil {
@@ -323,6 +323,7 @@ type faultStore struct {
 	held atomic.Int64
 	// noIndex makes writing the search index fail.
 	noIndex atomic.Bool
+	tries   chan time.Time // when writing it was tried; full of the first ones
 	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
 	holdHead atomic.Pointer[chan struct{}]
 	holding  *holding // of drops of the index; nil: none
@@ -343,6 +344,10 @@ func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
 }
 
 func (s *faultStore) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) error {
+	select {
+	case s.tries <- time.Now():
+	default:
+	}
 	if s.noIndex.Load() {
 		return errInjected
 	}

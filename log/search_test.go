@@ -521,6 +521,29 @@ func TestTheFollowerDropsADamagedIndex(t *testing.T) {
 	}
 }
 
+// A log that can't be indexed is tried ever more seldom, since each attempt costs a run, and its index is written when it can be.
+func TestALogThatCantBeIndexedIsTriedEverMoreSeldom(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t)
+	s.store.noIndex.Store(true)
+	s.appendAll(s.log(), events(t, index.Width+10))
+	first := <-s.store.tries
+	<-s.store.tries
+	<-s.store.tries
+	if took := (<-s.store.tries).Sub(first); took < 1400*time.Millisecond { // 200, 400 and 800 at least
+		t.Errorf("four attempts took %v", took)
+	}
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("not ready after a moment: %v", err)
+	}
+	s.clock.Add(31_000_000)
+	s.store.noIndex.Store(false)
+	s.searched(s.log(), 10)
+	if err := s.Ready(t.Context()); err != nil {
+		t.Errorf("not ready with the index written: %v", err)
+	}
+}
+
 // Appends go on while the index can't be written, up to its lag limit; then they are refused until it has caught up.
 func TestAppendsWaitForAnIndexThatIsFarBehind(t *testing.T) {
 	t.Parallel()

@@ -204,6 +204,38 @@ func (p *process) awaitReady(t *testing.T, status int) (reasons string) {
 	}
 }
 
+// A server starts without its standby, and takes it up when it comes. While it runs, a standby that goes fails nobody.
+func TestAStandbyComesAndGoes(t *testing.T) {
+	c := newCluster(t, pgtest.Start(t))
+	standby := c.db.Clone(t)
+	standby.StandBy(t, c.db)
+	p := servingWith(t, (*process).healthy, c.dir, append(c.flags, "--db-read", standby.At(c.db.URL("postgres")))...)
+	read := func() {
+		t.Helper()
+		var r storedRecord
+		p.mustGetJSON(t, "/v1/events/first", &r)
+	}
+	p.mustPost(t, "/v1/events", `{"id":"first","action":"a"}`, http.StatusCreated, nil)
+	read()
+	p.awaitReady(t, http.StatusOK)
+	standby.Run(t)
+	p.awaitLine(t, "the replica is there")
+	read()
+	standby.Quit()
+	read()
+	p.awaitReady(t, http.StatusOK)
+}
+
+// awaitLine waits until a server has logged something.
+func (p *process) awaitLine(t *testing.T, line string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(p.stderr.String(), line); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %q; the server wrote:\n%s", line, p.stderr.String())
+		}
+	}
+}
+
 // A database that crashes again and again takes nothing along that was acknowledged. Its servers stay, say meanwhile that they
 // aren't ready, and are again when it is back.
 func TestDatabaseKilledUnderLoad(t *testing.T) {
