@@ -209,13 +209,15 @@ func TestAStandbyComesAndGoes(t *testing.T) {
 	c := newCluster(t, pgtest.Start(t))
 	standby := c.db.Clone(t)
 	standby.StandBy(t, c.db)
+	standby.Run(t) // which gives it a port
+	standby.Quit()
 	p := servingWith(t, (*process).healthy, c.dir, append(c.flags, "--db-read", standby.At(c.db.URL("postgres")))...)
 	read := func() {
 		t.Helper()
 		var r storedRecord
 		p.mustGetJSON(t, "/v1/events/first", &r)
 	}
-	p.mustPost(t, "/v1/events", `{"id":"first","action":"a"}`, http.StatusCreated, nil)
+	p.mustPost(t, "/v1/events", `{"id":"first","action":"a"}`, http.StatusCreated, new(storedRecord))
 	read()
 	p.awaitReady(t, http.StatusOK)
 	standby.Run(t)

@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/postgres/pgtest"
 )
@@ -108,9 +110,10 @@ func TestAnUnsafeServerIsRefused(t *testing.T) {
 		{migrated(t) + "&synchronous_commit=off", []string{"synchronous_commit"}},
 	} {
 		_, err := postgres.Open(t.Context(), postgres.Options{URL: test.url})
-		if !errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), test.settings[0]+" is off") ||
+		settings := strings.Join(test.settings, ", ")
+		if !errors.Is(err, postgres.ErrUnsafe) || !strings.Contains(err.Error(), "off is "+settings+";") ||
 			!strings.Contains(err.Error(), "--allow-unsafe-db") {
-			t.Errorf("got %v, want %v because of %s", err, postgres.ErrUnsafe, test.settings[0])
+			t.Errorf("got %v, want %v because of %s", err, postgres.ErrUnsafe, settings)
 		}
 		var logged bytes.Buffer
 		s, err := postgres.Open(t.Context(), postgres.Options{
@@ -120,12 +123,56 @@ func TestAnUnsafeServerIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.Close()
-		for _, name := range test.settings {
-			if want := fmt.Sprintf("UNSAFE DATABASE: a crash loses or damages acknowledged events\" setting=%s", name); !strings.Contains(logged.String(), want) {
-				t.Errorf("the log has no %q:\n%s", want, &logged)
+		if want := "UNSAFE DATABASE: a crash loses or damages acknowledged events"; !strings.Contains(logged.String(), want) ||
+			!strings.Contains(logged.String(), settings) {
+			t.Errorf("the log has no %q of %s:\n%s", want, settings, &logged)
+		}
+	}
+}
+
+// A server that becomes one that loses commits, while it is used, takes nothing more until it is safe again: after it was started with
+// other settings, and after it has read them again.
+func TestAServerThatBecomesUnsafeIsNotWrittenTo(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	url := migratedAt(t, server)
+	svc := serve(t, url, postgres.Options{URL: url})
+	allowed := openWith(t, postgres.Options{URL: url, AllowUnsafe: true})
+	if _, err := svc.append("before"); err != nil {
+		t.Fatal(err)
+	}
+	until := func(what string, reached func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !reached(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("waited in vain for the service %s: %v", what, svc.Ready(t.Context()))
 			}
 		}
 	}
+	unsafe := func() bool { return errors.Is(svc.Ready(t.Context()), postgres.ErrUnsafe) }
+	ready := func() bool { return svc.Ready(t.Context()) == nil }
+	for _, setting := range []string{"fsync", "full_page_writes"} {
+		server.Exec(t, "postgres", "ALTER SYSTEM SET "+setting+" = off")
+		server.Quit()
+		server.Run(t)
+		until("to find it unsafe", unsafe)
+		if _, err := svc.append("unsafe"); !errors.Is(err, log.ErrUnavailable) || !errors.Is(err, postgres.ErrUnsafe) {
+			t.Errorf("%s is off, appending: %v", setting, err)
+		}
+		if _, err := svc.Log("default").RecordByID(t.Context(), "before"); err != nil {
+			t.Errorf("%s is off, reading: %v", setting, err)
+		}
+		if err := allowed.Ping(t.Context()); err != nil {
+			t.Errorf("%s is off, which was allowed: %v", setting, err)
+		}
+		server.Exec(t, "postgres", "ALTER SYSTEM RESET "+setting)
+		server.Exec(t, "postgres", "SELECT pg_reload_conf()")
+		until("to be ready", ready)
+		if _, err := svc.append("safe-" + setting); err != nil {
+			t.Errorf("%s is on again, appending: %v", setting, err)
+		}
+	}
+	svc.holds("before", "safe-fsync", "safe-full_page_writes")
 }
 
 // A standby can be read, and not be served from. It may become a primary, so that is waited for.

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -78,8 +79,8 @@ var (
 	ErrUnreachable = fmt.Errorf("PostgreSQL: %w", log.ErrUnreachable)
 	// ErrSchema means that the database has another schema than this program works with.
 	ErrSchema = errors.New("the database isn't ready for this program")
-	// ErrUnsafe means that the server's settings let it lose what it has committed.
-	ErrUnsafe = errors.New("PostgreSQL's settings let it lose committed data")
+	// ErrUnsafe means that the server's settings let it lose what it has committed, so nothing is written.
+	ErrUnsafe = fmt.Errorf("%w: PostgreSQL's settings let it lose committed data", log.ErrUnavailable)
 )
 
 // Store is a log.Store in a PostgreSQL database.
@@ -87,6 +88,9 @@ type Store struct {
 	write *pool // nil when read-only
 	read  *pool
 	parts parts
+
+	allowUnsafe bool
+	unsafe      atomic.Pointer[string] // the settings that let the server lose commits, by name; nil: not looked at yet
 
 	end     context.CancelFunc // ends the loop that opens parts
 	ended   sync.WaitGroup
@@ -176,7 +180,8 @@ func (s *Store) prepare(ctx context.Context, o Options) error {
 	if err := checkVersion(ctx, s.read.DB); err != nil {
 		return err
 	}
-	if err := s.checkServer(ctx, o.AllowUnsafe); err != nil {
+	s.allowUnsafe = o.AllowUnsafe
+	if err := s.checkServer(ctx); err != nil {
 		return err
 	}
 	for _, query := range []string{sqlLockHeads, sqlFindAll, sqlAppendHeads + sqlAppendEnd} {
@@ -194,7 +199,7 @@ func (s *Store) prepare(ctx context.Context, o Options) error {
 }
 
 // checkServer refuses a server that would lose commits, and one that can't be written to.
-func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
+func (s *Store) checkServer(ctx context.Context) error {
 	settings := make(map[string]string)
 	err := each(ctx, s.read, sqlSettings, func(rows *sql.Rows) error {
 		var name, value string
@@ -211,20 +216,46 @@ func (s *Store) checkServer(ctx context.Context, allowUnsafe bool) error {
 	if settings["in_recovery"] != "off" {
 		return fmt.Errorf("the server is a standby: it can't be written to: %w", ErrUnreachable)
 	}
-	for _, name := range []string{"fsync", "full_page_writes", "synchronous_commit"} {
-		if settings[name] != "off" {
-			continue
-		}
-		if !allowUnsafe {
-			return fmt.Errorf("%w: %s is off; turn it on, or accept the loss of acknowledged events with --allow-unsafe-db",
-				ErrUnsafe, name)
-		}
-		s.logger.Warn("UNSAFE DATABASE: a crash loses or damages acknowledged events", "setting", name, "value", "off")
+	s.noteSafety(settings["fsync"], settings["full_page_writes"], settings["synchronous_commit"])
+	if err := s.safe(); err != nil {
+		return err
 	}
 	if settings["idle_in_transaction_session_timeout"] == "0" {
 		s.logger.Warn("a server that vanishes keeps its locks: a pooler ignores idle_in_transaction_session_timeout; set it for the role")
 	}
 	return nil
+}
+
+// noteSafety notes which settings let the server lose what it has committed, and says so when that has changed.
+func (s *Store) noteSafety(fsync, fullPageWrites, synchronousCommit string) {
+	var off []string
+	for _, setting := range []struct{ name, value string }{
+		{"fsync", fsync}, {"full_page_writes", fullPageWrites}, {"synchronous_commit", synchronousCommit},
+	} {
+		if setting.value == "off" {
+			off = append(off, setting.name)
+		}
+	}
+	unsafe := strings.Join(off, ", ")
+	before := s.unsafe.Swap(&unsafe)
+	switch {
+	case before != nil && *before == unsafe || before == nil && unsafe == "":
+	case unsafe == "":
+		s.logger.Info("the database's settings are safe again")
+	case s.allowUnsafe:
+		s.logger.Warn("UNSAFE DATABASE: a crash loses or damages acknowledged events", "off", unsafe)
+	default:
+		s.logger.Error("UNSAFE DATABASE: a crash would lose or damage acknowledged events, so nothing is written", "off", unsafe)
+	}
+}
+
+// safe returns ErrUnsafe if nothing may be written since the server may lose it.
+func (s *Store) safe() error {
+	unsafe := s.unsafe.Load()
+	if unsafe == nil || *unsafe == "" || s.allowUnsafe {
+		return nil
+	}
+	return fmt.Errorf("%w: off is %s; turn it on, or accept the loss of acknowledged events with --allow-unsafe-db", ErrUnsafe, *unsafe)
 }
 
 // CheckCopy returns an error if other isn't this database, on the same server or on one that follows it: whatever is read there
@@ -373,21 +404,36 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 func (s *Store) ping(ctx context.Context) error {
-	var standby bool
-	if err := s.read.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
-		return fmt.Errorf("%s: %w", s.address, describe(err))
+	_, standby, err := s.look(ctx)
+	switch {
+	case err != nil:
+	case standby:
+		err = errors.New("the server is a standby")
+	default:
+		err = s.safe()
 	}
-	if standby {
-		return fmt.Errorf("%s: the server is a standby", s.address)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.address, err)
 	}
 	return nil
 }
 
 // Incarnation returns when the server was started.
 func (s *Store) Incarnation(ctx context.Context) (string, error) {
-	var started string
-	err := s.read.GetContext(ctx, &started, sqlStarted)
-	return started, describe(err)
+	started, _, err := s.look(ctx)
+	return started, err
+}
+
+// look reads what may have changed when the server was started again, another one has taken its place, or it has read its
+// configuration again. Whether it is safe to write to is noted.
+func (s *Store) look(ctx context.Context) (started string, standby bool, err error) {
+	var fsync, fullPageWrites, synchronousCommit string
+	err = scanRow(ctx, s.read, sqlState, nil, &started, &standby, &fsync, &fullPageWrites, &synchronousCommit)
+	if err != nil {
+		return "", false, describe(err)
+	}
+	s.noteSafety(fsync, fullPageWrites, synchronousCommit)
+	return started, standby, nil
 }
 
 // Close closes all connections.

@@ -120,9 +120,10 @@ const (
 		WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit', 'server_version', 'server_version_num',
 		               'idle_in_transaction_session_timeout')
 		UNION ALL SELECT 'in_recovery', CASE WHEN pg_is_in_recovery() THEN 'on' ELSE 'off' END`
-	// In seconds, so that it is the same text in any time zone.
-	sqlStarted = `
-		SELECT extract(epoch FROM pg_postmaster_start_time())::TEXT`
+	// The time in seconds, so that it is the same text in any time zone.
+	sqlState = `
+		SELECT extract(epoch FROM pg_postmaster_start_time())::TEXT, pg_is_in_recovery(), current_setting('fsync'),
+		       current_setting('full_page_writes'), current_setting('synchronous_commit')`
 	// Which cluster, and which database in it. Standbys have the same.
 	sqlIdentity = `
 		SELECT system_identifier || ' ' || oid FROM pg_control_system(), pg_database WHERE datname = current_database()`

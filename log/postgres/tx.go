@@ -303,6 +303,9 @@ func (t *tx) Rollback() {
 
 // begin starts a transaction. A connection that was lost since it was last used is passed over: nothing has happened on it.
 func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
+	if err := s.safe(); err != nil {
+		return nil, nil, err
+	}
 	for lost := 0; ; lost++ {
 		conn, err := s.write.Connx(ctx)
 		if err != nil {
