@@ -106,7 +106,7 @@ func asProblem(err error) *problem {
 		return newProblem(http.StatusServiceUnavailable, "shutting_down", "%v; send it again", err)
 	case errors.Is(err, log.ErrClockBehind):
 		return newProblem(http.StatusServiceUnavailable, "clock_behind", "%v; nothing was stored", err)
-	case errors.Is(err, log.ErrUnavailable):
+	case errors.Is(err, log.ErrUnavailable), errors.Is(err, log.ErrRolledBack):
 		return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store failed; nothing was stored, send it again later")
 	case errors.Is(err, log.ErrNotReady):
 		return newProblem(http.StatusServiceUnavailable, "log_not_ready", "%v; send it again later", err)

@@ -40,20 +40,25 @@ const (
 	sqlDropAllBlocks = `
 		DELETE FROM index_blocks WHERE log = $1`
 	// For each segment and range the block that the range begins in, and those that are stored under keys within it: each a
-	// look into the primary key. A block in which two ranges begin comes once.
+	// look into the primary key. A block in which two ranges begin comes once. Only keys are sorted, and then each block is looked
+	// up: sorted with them, the blocks would go through a temporary file.
 	sqlBlocks = `
-		SELECT DISTINCT ON (s.segment, b.key) s.segment, b.key, b.data
-		FROM unnest($3::BIGINT[]) AS s (segment)
-		     CROSS JOIN unnest($4::BYTEA[], $5::BYTEA[]) AS r (key_from, key_to)
-		     CROSS JOIN LATERAL (
-		         (SELECT key, data FROM index_blocks AS i
-		          WHERE i.log = $1 AND i.level = $2 AND i.segment = s.segment AND i.key <= r.key_from
-		          ORDER BY i.log DESC, i.level DESC, i.segment DESC, i.key DESC LIMIT 1)
-		         UNION ALL
-		         (SELECT key, data FROM index_blocks AS i
-		          WHERE i.log = $1 AND i.level = $2 AND i.segment = s.segment AND i.key > r.key_from AND i.key < r.key_to)
-		     ) AS b
-		ORDER BY s.segment, b.key`
+		SELECT k.segment, k.key, b.data
+		FROM (SELECT DISTINCT s.segment, b.key
+		      FROM unnest($3::BIGINT[]) AS s (segment)
+		           CROSS JOIN unnest($4::BYTEA[], $5::BYTEA[]) AS r (key_from, key_to)
+		           CROSS JOIN LATERAL (
+		               (SELECT key FROM index_blocks AS i
+		                WHERE i.log = $1 AND i.level = $2 AND i.segment = s.segment AND i.key <= r.key_from
+		                ORDER BY i.log DESC, i.level DESC, i.segment DESC, i.key DESC LIMIT 1)
+		               UNION ALL
+		               (SELECT key FROM index_blocks AS i
+		                WHERE i.log = $1 AND i.level = $2 AND i.segment = s.segment AND i.key > r.key_from AND i.key < r.key_to)
+		           ) AS b
+		      ORDER BY s.segment, b.key) AS k,
+		     LATERAL (SELECT data FROM index_blocks AS i
+		              WHERE i.log = $1 AND i.level = $2 AND i.segment = k.segment AND i.key = k.key OFFSET 0) AS b
+		ORDER BY k.segment, k.key`
 )
 
 // Indexed returns how far the log's index has come.

@@ -32,9 +32,10 @@ type parts struct {
 	rows uint64 // after which a part is closed
 	now  func() time.Time
 
-	mu   sync.Mutex
-	open map[string]part // the newest of each class
-	of   map[log.ID]logParts
+	mu    sync.Mutex
+	open  map[string]part // the newest of each class
+	class map[int]string  // of parts, as far as that was read: it never changes
+	of    map[log.ID]logParts
 }
 
 type part struct {
@@ -86,19 +87,49 @@ func (s *Store) loadParts(ctx context.Context) error {
 	s.parts.mu.Lock()
 	defer s.parts.mu.Unlock()
 	s.parts.open = open
+	for class, p := range open {
+		s.parts.noteClass(p.number, class)
+	}
 	return nil
 }
 
-// partFor returns the part for new contents of a class, of a log whose newest content is in the part last.
-func (s *Store) partFor(class string, last int) (int, error) {
+// noteClass notes the class of a part, with the lock held.
+func (p *parts) noteClass(number int, class string) {
+	if p.class == nil {
+		p.class = make(map[int]string)
+	}
+	p.class[number] = class
+}
+
+// partFor returns the part for new contents of a class, of a log whose newest content is in the part last. What it doesn't know of
+// that part it reads from db.
+func (s *Store) partFor(ctx context.Context, db queryer, class string, last int) (int, error) {
 	s.parts.mu.Lock()
-	defer s.parts.mu.Unlock()
 	p, ok := s.parts.open[class]
+	classOfLast, known := s.parts.class[last]
+	s.parts.mu.Unlock()
 	if !ok {
 		return 0, damaged("there is no part for contents of class %s", class)
 	}
-	// Another server may have gone on to a part that this one hasn't heard of.
-	return max(p.number, last), nil
+	if last <= p.number {
+		return p.number, nil
+	}
+	if !known {
+		err := scanRow(ctx, db, sqlPartClass, []any{last}, &classOfLast)
+		if errors.Is(err, sql.ErrNoRows) {
+			return 0, damaged("part %d isn't there", last)
+		}
+		if err != nil {
+			return 0, describe(err)
+		}
+		s.parts.mu.Lock()
+		s.parts.noteClass(last, classOfLast)
+		s.parts.mu.Unlock()
+	}
+	if classOfLast != class { // the log's class was changed
+		return p.number, nil
+	}
+	return last, nil // another server has gone on to a part that this one hasn't heard of
 }
 
 // openPart makes the next part of a class, unless another server has done so after the part last, and makes it known.

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,6 +91,38 @@ func TestPartsFollowEachOther(t *testing.T) {
 		t.Errorf("%d parts, %d of them open; want 4, 1", all, open)
 	}
 	svc.holds(ids...)
+}
+
+// A log whose retention class was changed leaves the part that its contents were in, also if that is a newer one, which a server may
+// not have heard of: contents of two classes don't expire together.
+func TestALogLeavesThePartOfItsFormerClass(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	svc := serve(t, url, postgres.Options{URL: url})
+	db := direct(t, url)
+	exec := func(statement string) {
+		t.Helper()
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`INSERT INTO parts (part, class, opened_at) VALUES (2, 'short', 0)`)
+	exec(`CREATE TABLE payloads_2 (LIKE payloads INCLUDING ALL)`)
+	exec(`ALTER TABLE payloads ATTACH PARTITION payloads_2 FOR VALUES IN (2)`)
+	other := &service{t: t, fence: svc.fence, direct: url}
+	other.open(postgres.Options{URL: url}) // which knows of part 2
+	exec(`UPDATE heads SET class = 'short'`)
+	if _, err := other.append("short"); err != nil {
+		t.Fatal(err)
+	}
+	exec(`UPDATE heads SET class = 'standard'`)
+	if _, err := svc.append("standard"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := partitions(t, url), []partition{{0, 2}, {1, 1}}; !slices.Equal(got, want) {
+		t.Errorf("contents are in %v, want %v", got, want)
+	}
+	svc.holds("short", "standard")
 }
 
 // Servers that find a part full at the same time open one part after it, and all of them go on to it.

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,6 +107,36 @@ func TestNothingIsReadWhole(t *testing.T) {
 	}
 }
 
+// Blocks are looked up in the order in which they are wanted: what is sorted is their keys.
+func TestNoBlockIsSorted(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	open(t, url)
+	conn, err := direct(t, url).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, statement := range fill {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	params := []any{1, 0, pq.Int64Array{1, 2, 3}, pq.ByteaArray{{0}, {5}}, pq.ByteaArray{{1}, {6}}}
+	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+		plan := explain(t, conn, mode, postgres.Statements["sqlBlocks"], params)
+		var sorted func(n planNode) bool
+		sorted = func(n planNode) bool {
+			return strings.HasSuffix(n.Type, "Sort") && slices.ContainsFunc(n.Output, func(column string) bool {
+				return strings.HasSuffix(column, "data")
+			}) || slices.ContainsFunc(n.Plans, sorted)
+		}
+		if n, err := readPlan(plan); err != nil || sorted(n) {
+			t.Errorf("%s: blocks are sorted, %v:\n%s", mode, err, plan)
+		}
+	}
+}
+
 // explain returns the plan of a statement with parameters, as JSON.
 func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any) string {
 	t.Helper()
@@ -126,7 +157,7 @@ func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any)
 		}
 	}
 	var plan string
-	err := conn.QueryRowContext(t.Context(), "EXPLAIN (FORMAT JSON) EXECUTE p ("+strings.Join(literals, ", ")+")").Scan(&plan)
+	err := conn.QueryRowContext(t.Context(), "EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE p ("+strings.Join(literals, ", ")+")").Scan(&plan)
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
@@ -138,17 +169,12 @@ func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any)
 
 // wholeScans returns the large tables that a plan reads whole.
 func wholeScans(plan string) (bad []string) {
-	type node struct {
-		Type     string `json:"Node Type"`
-		Relation string `json:"Relation Name"`
-		Plans    []node
-	}
-	var top []struct{ Plan node }
-	if err := json.Unmarshal([]byte(plan), &top); err != nil || len(top) != 1 {
+	top, err := readPlan(plan)
+	if err != nil {
 		return []string{fmt.Sprint("unreadable: ", err)}
 	}
-	var look func(n node)
-	look = func(n node) {
+	var look func(n planNode)
+	look = func(n planNode) {
 		if n.Type == "Seq Scan" && n.Relation != "heads" && n.Relation != "index_segments" {
 			bad = append(bad, n.Relation)
 		}
@@ -156,6 +182,26 @@ func wholeScans(plan string) (bad []string) {
 			look(p)
 		}
 	}
-	look(top[0].Plan)
+	look(top)
 	return bad
+}
+
+// planNode is a step of a plan.
+type planNode struct {
+	Type     string `json:"Node Type"`
+	Relation string `json:"Relation Name"`
+	Output   []string
+	Plans    []planNode
+}
+
+// readPlan reads a plan in JSON.
+func readPlan(plan string) (planNode, error) {
+	var top []struct{ Plan planNode }
+	if err := json.Unmarshal([]byte(plan), &top); err != nil {
+		return planNode{}, err
+	}
+	if len(top) != 1 {
+		return planNode{}, fmt.Errorf("%d plans, want 1", len(top))
+	}
+	return top[0].Plan, nil
 }

@@ -162,33 +162,97 @@ func TestWhatIsRolledBackAnywhereIsDoneAgain(t *testing.T) {
 	for _, table := range []string{"heads", "entries", "ids", "payloads_1"} {
 		for _, when := range []string{"NOT DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"} {
 			for _, code := range []string{"40001", "40P01"} {
-				// A sequence isn't undone with the transaction, so it counts the attempts.
-				for _, statement := range []string{
-					"DROP SEQUENCE IF EXISTS attempts; CREATE SEQUENCE attempts",
-					"CREATE OR REPLACE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN IF nextval('attempts') < 3 THEN " +
-						"RAISE EXCEPTION 'again' USING ERRCODE = '" + code + "'; END IF; RETURN NULL; END $$",
-					"DROP TRIGGER IF EXISTS fail ON " + table,
-					"CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON " + table + " " + when + " FOR EACH ROW EXECUTE FUNCTION fail()",
-				} {
-					if _, err := db.Exec(statement); err != nil {
-						t.Fatalf("%s: %v", statement, err)
-					}
-				}
-				ids = append(ids, fmt.Sprint("event-", len(ids)))
-				if _, err := svc.append(ids[len(ids)-1]); err != nil {
-					t.Errorf("%s, %s, %s: %v", table, when, code, err)
-				}
-				var attempts int
-				if err := db.QueryRow("SELECT last_value FROM attempts").Scan(&attempts); err != nil || attempts != 3 {
-					t.Errorf("%s, %s, %s: %d attempts, %v; want 3", table, when, code, attempts, err)
-				}
+				failTwice(t, db, table, when, code, func() error {
+					ids = append(ids, fmt.Sprint("event-", len(ids)))
+					_, err := svc.append(ids[len(ids)-1])
+					return err
+				})
 			}
-		}
-		if _, err := db.Exec("DROP TRIGGER fail ON " + table); err != nil {
-			t.Fatal(err)
 		}
 	}
 	svc.holds(ids...)
+}
+
+// failTwice does what is to be done at the third attempt, since the first two fail at a table.
+func failTwice(t *testing.T, db *sql.DB, table, when, code string, do func() error) {
+	t.Helper()
+	// A sequence isn't undone with the transaction, so it counts the attempts.
+	for _, statement := range []string{
+		"DROP SEQUENCE IF EXISTS attempts; CREATE SEQUENCE attempts",
+		"CREATE OR REPLACE FUNCTION fail() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN IF nextval('attempts') < 3 THEN " +
+			"RAISE EXCEPTION 'again' USING ERRCODE = '" + code + "'; END IF; RETURN NULL; END $$",
+		"CREATE CONSTRAINT TRIGGER fail AFTER INSERT OR UPDATE ON " + table + " " + when + " FOR EACH ROW EXECUTE FUNCTION fail()",
+	} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if err := do(); err != nil {
+		t.Errorf("%s, %s, %s: %v", table, when, code, err)
+	}
+	var attempts int
+	if err := db.QueryRow("SELECT last_value FROM attempts").Scan(&attempts); err != nil || attempts != 3 {
+		t.Errorf("%s, %s, %s: %d attempts, %v; want 3", table, when, code, attempts, err)
+	}
+	if _, err := db.Exec("DROP TRIGGER fail ON " + table); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The same holds for every other write.
+func TestEveryWriteThatIsRolledBackIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	s := open(t, url)
+	l := storetest.CreateLog(t, s, "first")
+	db := direct(t, url)
+	n := 0
+	var label string // that is there
+	var indexed log.Indexed
+	for _, write := range []struct {
+		table string
+		do    func() error
+	}{
+		{"logs", func() error {
+			return s.CreateLog(t.Context(), &log.Info{Name: fmt.Sprint("log-", n), Origin: fmt.Sprint("test.example/logs/", n), VKeys: []string{"v"}})
+		}},
+		{"signed", func() error { return s.Record(t.Context(), l.ID, log.Signed{Size: uint64(n), Note: []byte("note")}) }},
+		{"checkpoints", func() error {
+			return s.RecordAll(t.Context(), l.ID, []log.Signed{{Size: uint64(n), Note: []byte("note")}})
+		}},
+		{"api_keys", func() error { return s.CreateKey(t.Context(), log.Key{ID: fmt.Sprint(n)}) }},
+		{"labels", func() error {
+			label = fmt.Sprint("label-", n)
+			_, err := s.Label(t.Context(), label, "value")
+			return err
+		}},
+		{"labels", func() error {
+			from := label
+			label = fmt.Sprint("renamed-", n)
+			return s.RenameLabel(t.Context(), from, label)
+		}},
+		{"labels", func() error {
+			return s.Import(t.Context(), nil, nil, map[string]string{fmt.Sprint("imported-", n): "value"})
+		}},
+		{"index_logs", func() error {
+			from := indexed
+			indexed = log.Indexed{Size: uint64(n), Last: [32]byte{1}}
+			return s.WriteIndex(t.Context(), l.ID, from, indexed, nil, nil)
+		}},
+		{"heads", func() error { return s.Freeze(t.Context(), l.ID) }},
+	} {
+		for _, when := range []string{"NOT DEFERRABLE", "DEFERRABLE INITIALLY DEFERRED"} {
+			for _, code := range []string{"40001", "40P01"} {
+				if n++; write.table == "index_logs" && indexed == (log.Indexed{}) {
+					if err := write.do(); err != nil { // inserts a row and changes it, which is two attempts a transaction
+						t.Fatal(err)
+					}
+					n++
+				}
+				failTwice(t, db, write.table, when, code, write.do)
+			}
+		}
+	}
 }
 
 // Servers that make logs, keys and labels at the same time don't fail each other.

@@ -133,6 +133,8 @@ const (
 const (
 	sqlParts = `
 		SELECT part, class, opened_at FROM parts WHERE closed_at IS NULL ORDER BY part`
+	sqlPartClass = `
+		SELECT class FROM parts WHERE part = $1`
 	sqlPartsOf = `
 		SELECT heads.size, coalesce(log_parts.part, 0), coalesce(log_parts.first, 0)
 		FROM heads LEFT JOIN log_parts USING (log) WHERE heads.log = $1 ORDER BY log_parts.first`

@@ -130,7 +130,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 			return err
 		}
 		h := t.heads[b.Log]
-		part, err := t.s.partFor(h.class, h.part)
+		part, err := t.s.partFor(t.ctx, t.tx, h.class, h.part)
 		if err != nil {
 			return err
 		}
