@@ -61,9 +61,9 @@ func (s *Server) postLog(w http.ResponseWriter, r *http.Request, key log.Key) er
 	return writeJSON(w, http.StatusCreated, viewLog(l))
 }
 
-func (s *Server) listLogs(w http.ResponseWriter, _ *http.Request, _ log.Key) error {
+func (s *Server) listLogs(w http.ResponseWriter, r *http.Request, _ log.Key) error {
 	views := []logView{}
-	for _, l := range s.service.Logs() {
+	for _, l := range s.service.Learned(r.Context()) {
 		views = append(views, viewLog(l))
 	}
 	return writeJSON(w, http.StatusOK, list{Data: views})
@@ -79,10 +79,11 @@ type keyView struct {
 	CreatedAt string   `json:"created_at"`
 }
 
-func (s *Server) viewKey(k log.Key) keyView {
+// viewKey returns the view of a key for the log of a name.
+func viewKey(k log.Key, name string) keyView {
 	v := keyView{ID: k.ID, Role: k.Role, Name: k.Name, CreatedAt: string(log.AppendTime(nil, k.CreatedAt))}
-	if l := s.service.LogByID(k.Log); l != nil {
-		v.Log = &l.Name
+	if k.Log != 0 {
+		v.Log = &name
 	}
 	return v
 }
@@ -122,7 +123,7 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		return err
 	}
 	s.logger.Info("API key created", "key", k.ID, "role", string(k.Role), "log", in.Log, "by", by.ID)
-	v := s.viewKey(k)
+	v := viewKey(k, in.Log)
 	v.Key = text
 	return writeJSON(w, http.StatusCreated, v)
 }
@@ -132,9 +133,13 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request, _ log.Key) err
 	if err != nil {
 		return err
 	}
+	names, err := s.service.Names(r.Context()) // not of the logs that this server knows: another one may have made the key's
+	if err != nil {
+		return err
+	}
 	views := make([]keyView, len(keys))
 	for i, k := range keys {
-		views[i] = s.viewKey(k)
+		views[i] = viewKey(k, names[k.Log])
 	}
 	return writeJSON(w, http.StatusOK, list{Data: views})
 }

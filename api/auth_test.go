@@ -253,3 +253,43 @@ func TestLogsAndKeys(t *testing.T) {
 		}
 	}
 }
+
+// A key of a log that another server has just made is shown as that, and not as one that is server-wide; so is the log.
+func TestAKeyOfALogThatAnotherServerMade(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	info := log.Info{Name: "new", Origin: "test.example/logs/new", CreatedAt: 1}
+	_, vkey, err := testSeed.Ed25519(info.Origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.VKeys = []string{vkey}
+	if err := s.store.CreateLog(t.Context(), &info); err != nil {
+		t.Fatal(err)
+	}
+	k, _ := log.NewKey(log.RoleReader, info.ID, "theirs", 1)
+	if err := s.store.CreateKey(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	var keys struct{ Data []struct{ Log, Name *string } }
+	s.get("/v1/keys", s.admin).into(t, http.StatusOK, &keys)
+	found := false
+	for _, k := range keys.Data {
+		if *k.Name == "theirs" {
+			found = k.Log != nil && *k.Log == "new"
+		} else if k.Log != nil {
+			t.Errorf("a server-wide key is shown as one of log %q", *k.Log)
+		}
+	}
+	if !found {
+		t.Errorf("the key isn't shown as one of log new: %+v", keys)
+	}
+	if !onPostgres {
+		return // no other server can make logs
+	}
+	var logs struct{ Data []struct{ Name string } }
+	s.get("/v1/logs", s.admin).into(t, http.StatusOK, &logs)
+	if len(logs.Data) != 2 || logs.Data[1].Name != "new" {
+		t.Errorf("logs: got %+v, want default and new", logs)
+	}
+}

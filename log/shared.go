@@ -56,6 +56,27 @@ func (l *Log) refreshSigned(ctx context.Context, enough func(Sizes) bool) {
 	}
 }
 
+// Learned returns all logs, also those that other servers have just made.
+func (s *Service) Learned(ctx context.Context) []*Log {
+	if s.config.Shared {
+		s.learn(ctx)
+	}
+	return s.Logs()
+}
+
+// Names returns the names of all logs in the store, also of those that this server doesn't know yet, or can't open.
+func (s *Service) Names(ctx context.Context) (map[ID]string, error) {
+	infos, err := s.store.Logs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[ID]string, len(infos))
+	for _, info := range infos {
+		names[info.ID] = info.Name
+	}
+	return names, nil
+}
+
 // Lookup returns the log of that name, also if another server has just made it, or nil.
 func (s *Service) Lookup(ctx context.Context, name string) *Log {
 	l := s.Log(name)
