@@ -98,7 +98,6 @@ func (p *Policy) Judge(msg []byte, now time.Time, logs ...note.Verifier) (*Judge
 	if len(j.Signed) == 0 {
 		return nil, fmt.Errorf("checkpoint of %s: %w", c.Origin, ErrNotSigned)
 	}
-	counts := make(map[string]bool)
 	for _, w := range p.Witnesses {
 		t := Testimony{Witness: w, State: Missing}
 		if sig, ok := by(w.Verifier); ok {
@@ -112,10 +111,13 @@ func (p *Policy) Judge(msg []byte, now time.Time, logs ...note.Verifier) (*Judge
 				t.State, t.At = Cosigned, at
 			}
 		}
-		counts[w.Name] = t.State == Cosigned
 		j.Witnesses = append(j.Witnesses, t)
 	}
-	cosigned := func(w Witness) bool { return counts[w.Name] }
-	j.Met, j.Lacks = p.Met(cosigned), p.Lacks(cosigned)
+	j.Met, j.Lacks = p.Met(j.Cosigned), p.Lacks(j.Cosigned)
 	return j, nil
+}
+
+// Cosigned reports whether the testimony of the witness counts.
+func (j *Judgement) Cosigned(w Witness) bool {
+	return slices.ContainsFunc(j.Witnesses, func(t Testimony) bool { return t.Witness.Name == w.Name && t.State == Cosigned })
 }

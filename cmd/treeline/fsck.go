@@ -287,7 +287,7 @@ func (o fsckOptions) pinnedKeys() (func(log.Info) ([]note.Verifier, error), erro
 func parseVKeys(vkeys []string) ([]note.Verifier, error) {
 	var out []note.Verifier
 	for _, vkey := range vkeys {
-		v, err := note.NewVerifier(vkey)
+		v, err := checkpoint.NewVerifier(vkey)
 		if err != nil {
 			return nil, withHint(fmt.Errorf("%q is not a verifier key: %w", vkey, err),
 				"want NAME+HASH+KEY, whole and unchanged, as the server prints it at start")

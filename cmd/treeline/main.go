@@ -75,6 +75,7 @@ func newRootCmd() *cobra.Command {
 		newFsckCmd(),
 		newKeyCmd(),
 		newLogCmd(),
+		newPolicyCmd(),
 		newProofCmd(),
 		newReindexCmd(),
 		newServeCmd(),

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -64,7 +63,7 @@ type claim struct {
 }
 
 func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
-	data, err := readProof(path, stdin)
+	data, err := readLimited(path, maxProofFile, stdin)
 	if err != nil {
 		return err
 	}
@@ -108,23 +107,6 @@ func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io
 // reason returns what an error says besides its kind, which the result says.
 func reason(err, kind error) string {
 	return strings.TrimPrefix(err.Error(), kind.Error()+": ")
-}
-
-func readProof(path string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxProofFile))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return data, nil
 }
 
 // describe returns what a verification says; of an invalid proof that is nothing.
