@@ -131,6 +131,7 @@ type inventory struct {
 	logs   []Info
 	keys   []Key
 	labels map[string]string
+	vkeys  map[ID][]string // further verifier keys of logs that are there
 }
 
 func takeInventory(ctx context.Context, store Reader) (i inventory, err error) {
@@ -173,7 +174,7 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 		return nil, "", errors.New("the target is in use already: it has logs, keys or labels; give an empty database")
 	}
 	id := copyingID
-	missing := inventory{labels: make(map[string]string)}
+	missing := inventory{labels: make(map[string]string), vkeys: make(map[ID][]string)}
 	if !isCopying {
 		var random [8]byte
 		rand.Read(random[:])
@@ -186,6 +187,13 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 	if len(missing.logs)+len(missing.keys)+len(missing.labels) > 0 {
 		if err := c.to.Import(ctx, missing.logs, missing.keys, missing.labels); err != nil {
 			return nil, "", fmt.Errorf("adding logs to the target: %w", err)
+		}
+	}
+	for log, vkeys := range missing.vkeys {
+		for _, vkey := range vkeys {
+			if err := c.to.AddVKey(ctx, log, vkey); err != nil {
+				return nil, "", fmt.Errorf("adding a verifier key to the target: %w", err)
+			}
 		}
 	}
 	return source.logs, id, nil
@@ -203,6 +211,9 @@ func (i inventory) within(all inventory, missing *inventory) error {
 			missing.logs = append(missing.logs, l)
 		} else if !sameInfo(have, l) {
 			return fmt.Errorf("the target's log %s isn't the source's log %s", have.Name, l.Name)
+		}
+		if n := len(have.VKeys); ok && n < len(l.VKeys) { // the source was served meanwhile, and a kind of signature switched on
+			missing.vkeys[l.ID] = l.VKeys[n:]
 		}
 		delete(logs, l.ID)
 	}
@@ -232,9 +243,11 @@ func (i inventory) within(all inventory, missing *inventory) error {
 	return nil
 }
 
-func sameInfo(a, b Info) bool {
-	return a.ID == b.ID && a.Name == b.Name && a.Origin == b.Origin && a.Public == b.Public && a.CreatedAt == b.CreatedAt &&
-		slices.Equal(a.VKeys, b.VKeys)
+// sameInfo reports whether what the target has is the source's, but for verifier keys that the source has got since.
+func sameInfo(target, source Info) bool {
+	n := min(len(target.VKeys), len(source.VKeys))
+	return target.ID == source.ID && target.Name == source.Name && target.Origin == source.Origin && target.Public == source.Public &&
+		target.CreatedAt == source.CreatedAt && slices.Equal(target.VKeys, source.VKeys[:n])
 }
 
 // copyLog copies what the target lacks of a log, and compares all of it.

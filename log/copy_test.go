@@ -624,6 +624,40 @@ func TestCopyRefusesATargetThatIsInUse(t *testing.T) {
 	}
 }
 
+// A source that is served again after a copy was interrupted, and told to sign with ML-DSA-44, has got a verifier key since.
+func TestCopyTakesKeysThatCameMeanwhile(t *testing.T) {
+	m := newMove(t, map[string]int{"default": 10})
+	k := &killer{steps: 3}
+	if _, err := m.copy(func(from log.Store, to log.Importer) (log.Store, log.Importer) { return from, killedTarget{to, k} }); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	source := m.source()
+	infos, err := source.Logs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, vkey, err := testSeed.MLDSA44(infos[0].Origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := source.AddVKey(t.Context(), infos[0].ID, vkey); err != nil {
+		t.Fatal(err)
+	}
+	m.close(source)
+	if _, err := m.copy(nil); err != nil {
+		t.Fatal(err)
+	}
+	target := m.target()
+	defer m.close(target)
+	copied, err := target.Logs(t.Context())
+	if err != nil || !slices.Equal(copied[0].VKeys, []string{infos[0].VKeys[0], vkey}) {
+		t.Errorf("the copy of the log has keys %.80q, %v, want both", copied[0].VKeys, err)
+	}
+	if err := m.refusal(target); err != nil {
+		t.Errorf("the copy isn't served: %v", err)
+	}
+}
+
 // A server that was running on the target before the copy began doesn't take up what is copied.
 func TestCopyIsNotServedByAServerThatWasThereBefore(t *testing.T) {
 	m := newMove(t, map[string]int{"default": 10})

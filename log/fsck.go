@@ -163,7 +163,7 @@ func (f *fsck) full() bool { return len(f.report.Problems) >= maxProblems }
 // running server each is covered by the next.
 func (f *fsck) prepare(ctx context.Context) (err error) {
 	for _, vkey := range f.info.VKeys {
-		v, err := note.NewVerifier(vkey)
+		v, err := checkpoint.NewVerifier(vkey)
 		if err != nil {
 			f.bad(0, KindInvalid, "the store names a verifier key that isn't one: %v", err)
 			continue
@@ -171,7 +171,7 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 		f.verifiers = append(f.verifiers, v)
 		pinned := func(p note.Verifier) bool { return p.Name() == v.Name() && p.KeyHash() == v.KeyHash() }
 		if v.Name() != f.info.Origin || len(f.opt.Verifiers) > 0 && !slices.ContainsFunc(f.opt.Verifiers, pinned) {
-			f.bad(0, KindInvalid, "the store names verifier key %s+%08x, which isn't one of the log's", v.Name(), v.KeyHash())
+			f.bad(0, KindInvalid, "the store names verifier key %s+%08x, which isn't one of the log's that are trusted; if it is, name it, too", v.Name(), v.KeyHash())
 		}
 	}
 	for _, p := range f.opt.Verifiers {

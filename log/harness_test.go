@@ -57,6 +57,8 @@ type testService struct {
 	noIndex bool          // when opened
 	holding *holding      // of drops of the index, when opened; nil: none
 	replica *replica      // nil: none
+	mldsa   bool          // when opened
+	noKeys  bool          // when opened
 }
 
 // holding keeps those who come from going on.
@@ -100,6 +102,7 @@ func (s *testService) tryOpen() error {
 	}
 	s.store = &faultStore{Store: store, holding: s.holding, tries: make(chan time.Time, 4)}
 	s.store.noIndex.Store(s.noIndex)
+	s.store.noKeys = s.noKeys
 	var openReplica func(context.Context) (log.Reader, error)
 	if s.replica != nil {
 		s.replica.Reader = store
@@ -109,7 +112,7 @@ func (s *testService) tryOpen() error {
 		Replica: openReplica,
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
-		Lanes: s.lanes, Shared: onPostgres,
+		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {
@@ -324,6 +327,8 @@ type faultStore struct {
 	// noIndex makes writing the search index fail.
 	noIndex atomic.Bool
 	tries   chan time.Time // when writing it was tried; full of the first ones
+	// noKeys makes adding a verifier key fail.
+	noKeys bool
 	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
 	holdHead atomic.Pointer[chan struct{}]
 	holding  *holding // of drops of the index; nil: none
@@ -341,6 +346,13 @@ func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
 		<-*h
 	}
 	return s.Store.Head(ctx, id)
+}
+
+func (s *faultStore) AddVKey(ctx context.Context, id log.ID, vkey string) error {
+	if s.noKeys {
+		return errInjected
+	}
+	return s.Store.AddVKey(ctx, id, vkey)
 }
 
 func (s *faultStore) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) error {

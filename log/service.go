@@ -47,6 +47,8 @@ type Config struct {
 	Policy *checkpoint.Policy
 	// FailOpen releases all that is signed, whatever the witnesses say.
 	FailOpen bool
+	// MLDSA means that checkpoints are signed with ML-DSA-44, too, beside Ed25519.
+	MLDSA bool
 }
 
 // Service is a set of logs in one store, with the sequencer that appends to them and the loop that signs them.
@@ -163,26 +165,69 @@ func checkFence(origins []string, infos []Info) error {
 		"`treeline fence drop ORIGIN` for each", strings.Join(missing, ", "))
 }
 
-// signer returns what signs for a log, with its verifier key, which must be the one that the store names.
-func (s *Service) signer(info Info) (note.Signer, string, error) {
-	signer, vkey, err := s.config.Seed.Ed25519(info.Origin, 0)
-	// No others either: what the store names is shown to whoever asks for the log's keys.
-	if err == nil && !slices.Equal(info.VKeys, []string{vkey}) {
-		err = fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
-			"that belongs to this store, or the store was tampered with", vkey, strings.Join(info.VKeys, ", "))
+// derive returns the keys that the seed gives a log: Ed25519 and, if asked for, ML-DSA-44 after it.
+func (s *Service) derive(origin string, mldsa bool) (signers []note.Signer, vkeys []string, err error) {
+	kinds := []func(origin string, generation uint32) (note.Signer, string, error){s.config.Seed.Ed25519}
+	if mldsa {
+		kinds = append(kinds, s.config.Seed.MLDSA44)
 	}
-	return signer, vkey, err
+	for _, kind := range kinds {
+		signer, vkey, err := kind(origin, 0)
+		if err != nil {
+			return nil, nil, err
+		}
+		signers, vkeys = append(signers, signer), append(vkeys, vkey)
+	}
+	return signers, vkeys, nil
+}
+
+// keys returns what signs for a log now, and all verifier keys that it has: with ML-DSA-44's if that is used, or ever was. Those that
+// the store names must be the same, but for one that comes into use.
+func (s *Service) keys(info Info) ([]note.Signer, []string, error) {
+	signers, vkeys, err := s.derive(info.Origin, s.config.MLDSA || len(info.VKeys) > 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	// No others either: what the store names is shown to whoever asks for the log's keys.
+	if n := len(info.VKeys); n == 0 || n > len(vkeys) || !slices.Equal(info.VKeys, vkeys[:n]) {
+		return nil, nil, fmt.Errorf("the seed file derives verifier key %s, the store says that the log has %s: this is not the seed "+
+			"that belongs to this store, or the store was tampered with", strings.Join(vkeys, ", "), strings.Join(info.VKeys, ", "))
+	}
+	if !s.config.MLDSA {
+		signers = signers[:1]
+	}
+	return signers, vkeys, nil
+}
+
+// verifiers returns the verifiers of all keys of the log. Each of its checkpoints is signed with one of them at least.
+func (i Info) verifiers() ([]note.Verifier, error) {
+	var all []note.Verifier
+	for _, vkey := range i.VKeys {
+		v, err := checkpoint.NewVerifier(vkey)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, nil
 }
 
 func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
-	signer, vkey, err := s.signer(info)
+	signers, vkeys, err := s.keys(info)
 	if err != nil {
 		return nil, err
 	}
 	if old := s.LogByID(info.ID); old != nil {
 		return nil, fmt.Errorf("its number is that of log %s, which the store has lost: %w", old.Name, ErrDamaged)
 	}
-	verifier, err := note.NewVerifier(vkey)
+	// Before the first signature with a key, whoever asks for the log's keys can get it.
+	for _, vkey := range vkeys[len(info.VKeys):] {
+		if err := s.store.AddVKey(ctx, info.ID, vkey); err != nil {
+			return nil, fmt.Errorf("adding a verifier key to the store: %w", err)
+		}
+	}
+	info.VKeys = vkeys
+	verifiers, err := info.verifiers()
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +235,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	if s.config.Policy != nil && !s.config.FailOpen {
 		l.progress.gate()
 	}
-	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, []note.Signer{signer}, verifier)
+	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, signers, verifiers...)
 	head, err := s.store.Head(ctx, info.ID)
 	if errors.Is(err, ErrNotFound) {
 		err = fmt.Errorf("its head is missing: %w", ErrDamaged)
@@ -217,7 +262,7 @@ func (l *Log) showFenced(ctx context.Context) {
 	if l.Stopped() == nil || errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged {
 		return
 	}
-	verifier, err := note.NewVerifier(l.VKeys[0])
+	verifiers, err := l.verifiers()
 	if err != nil {
 		return
 	}
@@ -225,7 +270,7 @@ func (l *Log) showFenced(ctx context.Context) {
 	if err != nil || msg == nil {
 		return
 	}
-	fenced, _, err := checkpoint.Open(msg, l.Origin, verifier)
+	fenced, _, err := checkpoint.Open(msg, l.Origin, verifiers...)
 	if err != nil {
 		return
 	}
@@ -233,7 +278,7 @@ func (l *Log) showFenced(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	c, _, err := checkpoint.Open(recorded.Note, l.Origin, verifier)
+	c, _, err := checkpoint.Open(recorded.Note, l.Origin, verifiers...)
 	if err != nil || c.Size == fenced.Size && c.Root != fenced.Root {
 		return
 	}
@@ -308,11 +353,11 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 	if err := checkpoint.CheckOrigin(info.Origin); err != nil {
 		return nil, err
 	}
-	_, vkey, err := s.config.Seed.Ed25519(info.Origin, 0)
+	_, vkeys, err := s.derive(info.Origin, s.config.MLDSA)
 	if err != nil {
 		return nil, err
 	}
-	info.VKeys = []string{vkey}
+	info.VKeys = vkeys
 	// A client that leaves half-way must not leave half a log behind.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
@@ -321,7 +366,7 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 		if info, err = s.find(ctx, name); err != nil {
 			return nil, err
 		}
-		if _, _, err := s.signer(info); err != nil { // two servers that each made a seed of their own, say
+		if _, _, err := s.keys(info); err != nil { // two servers that each made a seed of their own, say
 			return nil, err
 		}
 		if _, err := s.store.Checkpoint(ctx, info.ID, 0); err == nil {

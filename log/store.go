@@ -29,7 +29,7 @@ var (
 // ID numbers a log within its store. It is not shown outside.
 type ID int64
 
-// Info is what a store keeps about a log besides its content. All of it is fixed at creation.
+// Info is what a store keeps about a log besides its content. All of it is fixed at creation, but that verifier keys are added.
 type Info struct {
 	ID        ID
 	Name      string // [a-z0-9][a-z0-9-]{0,62}
@@ -220,6 +220,8 @@ type Store interface {
 	Begin(ctx context.Context, logs []ID) (Tx, error)
 	// CreateLog adds an empty log and sets its ID; ErrExists if name or origin was ever used.
 	CreateLog(ctx context.Context, info *Info) error
+	// AddVKey durably adds a verifier key to those of a log, after the others. One that is there is left where it is.
+	AddVKey(ctx context.Context, log ID, vkey string) error
 	// Freeze ends a log: from its return on, every Tx.Head of it says so. It can't be undone.
 	Freeze(ctx context.Context, log ID) error
 	// Record adds a checkpoint if it is larger than the newest one. The same size is accepted, and changes

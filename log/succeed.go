@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/treeline-log/treeline/checkpoint"
 )
 
@@ -131,11 +129,11 @@ func (l *Log) fenced(ctx context.Context) (c checkpoint.Checkpoint, err error) {
 	if msg == nil {
 		return c, fmt.Errorf("the fence has no checkpoint of log %s: bring back the fence, which knows where the log ended", l.Name)
 	}
-	verifier, err := note.NewVerifier(l.VKeys[0])
+	verifiers, err := l.verifiers()
 	if err != nil {
 		return c, err
 	}
-	if c, _, err = checkpoint.Open(msg, l.Origin, verifier); err != nil {
+	if c, _, err = checkpoint.Open(msg, l.Origin, verifiers...); err != nil {
 		return c, fmt.Errorf("the fence's checkpoint of log %s: %w", l.Name, err)
 	}
 	return c, nil

@@ -279,7 +279,14 @@ func (o fsckOptions) pinnedKeys() (func(log.Info) ([]note.Verifier, error), erro
 		if err != nil {
 			return nil, err
 		}
-		return parseVKeys([]string{vkey})
+		vkeys := []string{vkey}
+		// A log has this one only once the server was told to sign with it.
+		if _, vkey, err := seed.MLDSA44(info.Origin, 0); err != nil {
+			return nil, err
+		} else if slices.Contains(info.VKeys, vkey) {
+			vkeys = append(vkeys, vkey)
+		}
+		return parseVKeys(vkeys)
 	}, err
 }
 

@@ -34,6 +34,7 @@ type serveOptions struct {
 	opsListen string
 	url       string
 	interval  time.Duration
+	mldsa     bool
 	logFormat string
 	logLevel  string
 	// Of a PostgreSQL store.
@@ -64,6 +65,7 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.opsListen, "ops-listen", "127.0.0.1:8081", "address for metrics and health details; empty for none")
 	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
 	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
+	f.BoolVar(&o.mldsa, "mldsa", false, "sign with ML-DSA-44, too, beside Ed25519: 3.3 kB more a checkpoint and a proof")
 	f.StringVar(&o.dbRead, "db-read", "", "PostgreSQL: a standby of the database, postgres://…, to read from where it has come far enough")
 	f.IntVar(&o.lanes, "lanes", postgres.DefaultLanes, "PostgreSQL: transactions that append at a time")
 	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
@@ -234,6 +236,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
+		MLDSA: o.mldsa,
 	})
 	if err != nil {
 		return nil, err
@@ -397,7 +400,11 @@ func greet(w io.Writer, service *log.Service, public, ops net.Addr, keyFile stri
 	if l == nil {
 		l = service.Logs()[0]
 	}
-	fmt.Fprintf(w, "Verifier key of log %q (give it to whoever verifies):\n  %s\n\n", l.Name, l.VKeys[0])
+	fmt.Fprintf(w, "Verifier key of log %q (give it to whoever verifies):\n  %s\n", l.Name, l.VKeys[0])
+	if len(l.VKeys) > 1 {
+		fmt.Fprintf(w, "It has an ML-DSA-44 key, too, which is longer: GET /v1/checkpoint shows it.\n")
+	}
+	fmt.Fprintln(w)
 	key := fmt.Sprintf("$(cat %s)", keyFile)
 	if _, err := os.Stat(keyFile); err != nil { // moved to a safe place, or written by another server
 		key = "tl_…  # an admin's or a writer's key"

@@ -170,6 +170,10 @@ const (
 		INSERT INTO logs (id, name, origin, public, created_at) VALUES ($1, $2, $3, $4, $5)`
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES ($1, $2, $3)`
+	sqlAddVKey = `
+		INSERT INTO log_keys (log, seq, vkey)
+		SELECT $1, (SELECT coalesce(max(seq), -1) + 1 FROM log_keys WHERE log = $1), $2
+		WHERE NOT EXISTS (SELECT 1 FROM log_keys WHERE log = $1 AND vkey = $2)`
 	sqlInsertHead = `
 		INSERT INTO heads (log, size, received_at, last, edge, frozen, class, part) VALUES ($1, 0, 0, $2, '', FALSE, $3, 0)`
 	// Waits for appends under way; those that begin later see it.

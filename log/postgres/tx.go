@@ -406,6 +406,18 @@ func insertEmpty(ctx context.Context, t *sqlx.Tx, id log.ID, info *log.Info) err
 	return err
 }
 
+// AddVKey adds a verifier key to those of a log.
+func (s *Store) AddVKey(ctx context.Context, id log.ID, vkey string) error {
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		_, err := t.ExecContext(ctx, sqlAddVKey, id, vkey)
+		if pq.As(err, pqerror.UniqueViolation) != nil {
+			// Another server added one at the same time.
+			return fmt.Errorf("%w: %w", log.ErrRolledBack, err)
+		}
+		return err
+	})
+}
+
 // Freeze ends a log.
 func (s *Store) Freeze(ctx context.Context, id log.ID) error {
 	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return changeOne(t.ExecContext(ctx, sqlFreeze, id)) })

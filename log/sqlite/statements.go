@@ -85,6 +85,10 @@ const (
 		RETURNING id`
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES (?, ?, ?)`
+	sqlAddVKey = `
+		INSERT INTO log_keys (log, seq, vkey)
+		SELECT ?1, (SELECT coalesce(max(seq), -1) + 1 FROM log_keys WHERE log = ?1), ?2
+		WHERE NOT EXISTS (SELECT 1 FROM log_keys WHERE log = ?1 AND vkey = ?2)`
 	sqlInsertHead = `
 		INSERT INTO heads (log, size, received_at, last, edge, frozen) VALUES (?, 0, 0, ?, x'', 0)`
 	sqlFreeze = `

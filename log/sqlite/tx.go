@@ -160,6 +160,12 @@ func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
 	return nil
 }
 
+// AddVKey adds a verifier key to those of a log.
+func (s *Store) AddVKey(ctx context.Context, id log.ID, vkey string) error {
+	_, err := s.write.ExecContext(ctx, sqlAddVKey, id, vkey)
+	return describe(err)
+}
+
 // Freeze ends a log.
 func (s *Store) Freeze(ctx context.Context, id log.ID) error {
 	res, err := s.write.ExecContext(ctx, sqlFreeze, id)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/merkle"
 )
@@ -36,6 +38,7 @@ func Run(t *testing.T, o Opener) {
 		{"what is missing is reported as damage", testMissing},
 		{"transactions on one log follow each other", testConcurrentAppends},
 		{"names and origins are never reused", testCreateLog},
+		{"a verifier key is added once, after the others", testAddVKey},
 		{"logs don't see each other's rows", testIsolation},
 		{"checkpoints only grow", testRecord},
 		{"a cosignature is kept with its checkpoint, the newest of each key", testCosign},
@@ -420,6 +423,35 @@ func testCreateLog(t *testing.T, o Opener) {
 			got.CreatedAt != want.CreatedAt || !slices.Equal(got.VKeys, want.VKeys) {
 			t.Errorf("log: got %+v, want %+v", got, want)
 		}
+	}
+}
+
+func testAddVKey(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	// Servers that share a store may find out at the same time that a key is missing.
+	var group errgroup.Group
+	for range 8 {
+		group.Go(func() error { return s.AddVKey(t.Context(), two.ID, "second") })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, vkey := range []string{"second", "third", two.VKeys[0]} {
+		if err := s.AddVKey(t.Context(), two.ID, vkey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = o.Reopen(t, s)
+	logs, err := s.Logs(t.Context())
+	if err != nil || len(logs) != 2 {
+		t.Fatalf("logs: got %d, %v, want 2", len(logs), err)
+	}
+	if got, want := logs[1].VKeys, []string{two.VKeys[0], "second", "third"}; !slices.Equal(got, want) {
+		t.Errorf("verifier keys: got %q, want %q", got, want)
+	}
+	if got := logs[0].VKeys; !slices.Equal(got, one.VKeys) {
+		t.Errorf("verifier keys of the other log: got %q, want %q", got, one.VKeys)
 	}
 }
 
