@@ -24,7 +24,7 @@ func TestTheFirstCall(t *testing.T) {
 	if r.Log != "default" || r.Index != 0 || r.State != "signed" || len(r.Hash) != 64 || len(r.Seed) != 64 || r.Duplicate {
 		t.Errorf("record: got %+v", r)
 	}
-	v, err := log.VerifyProof([]byte(r.Proof), verifiers(t, "test.example/logs/default"))
+	v, err := log.VerifyProof([]byte(r.Proof), log.Trust{Keys: verifiers(t, "test.example/logs/default")})
 	if err != nil {
 		t.Fatalf("the proof: %v\n%s", err, r.Proof)
 	}
@@ -42,7 +42,7 @@ func TestTheFirstCall(t *testing.T) {
 		got.header.Get("Content-Disposition") != `attachment; filename="`+r.ID+`.tlog-proof"` {
 		t.Errorf("proof: got %d %v", got.status, got.header)
 	}
-	if _, err := log.VerifyProof(got.body, verifiers(t, "test.example/logs/default")); err != nil {
+	if _, err := log.VerifyProof(got.body, log.Trust{Keys: verifiers(t, "test.example/logs/default")}); err != nil {
 		t.Errorf("the proof that was fetched: %v", err)
 	}
 }
@@ -60,7 +60,7 @@ func TestRetriesOfOneEvent(t *testing.T) {
 		again.Seed != first.Seed || string(again.Event) != string(first.Event) {
 		t.Errorf("the retry: got %+v, want the first answer %+v", again, first)
 	}
-	if _, err := log.VerifyProof([]byte(again.Proof), verifiers(t, "test.example/logs/default")); err != nil {
+	if _, err := log.VerifyProof([]byte(again.Proof), log.Trust{Keys: verifiers(t, "test.example/logs/default")}); err != nil {
 		t.Errorf("the retry's proof: %v", err)
 	}
 	p := s.post("/v1/events", s.admin, `{"id":"e1","action":"b"}`).problem(t, http.StatusConflict, "conflict")

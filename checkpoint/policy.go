@@ -325,6 +325,9 @@ func (p *policyParser) parseKey(vkey string) (verifierKey, note.Verifier, error)
 	return k, v, nil
 }
 
+// AsksForWitnesses reports whether the quorum is anything but "none".
+func (p *Policy) AsksForWitnesses() bool { return p.Quorum != noQuorum }
+
 // Met reports whether the quorum is met by those witnesses for which cosigned returns
 // true. It is, whatever they did, if the quorum is "none".
 func (p *Policy) Met(cosigned func(Witness) bool) bool {
@@ -335,7 +338,7 @@ func (p *Policy) Met(cosigned func(Witness) bool) bool {
 // those for which cosigned returns true. It is empty if the quorum is met. Of several
 // choices it is that of the witnesses which come first in their groups.
 func (p *Policy) Lacks(cosigned func(Witness) bool) []Witness {
-	if p.Quorum == noQuorum {
+	if !p.AsksForWitnesses() {
 		return nil
 	}
 	return p.LacksIn(p.Quorum, cosigned)

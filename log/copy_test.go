@@ -269,12 +269,12 @@ func TestCopyKeepsEverything(t *testing.T) {
 		t.Errorf("the checkpoint of size %d doesn't extend that of size %d: %v", c.Size, signed.Size, err)
 	}
 	pinned := []note.Verifier{verifier(t, l.Origin)}
-	if v, err := log.VerifyProof(proof, pinned); err != nil || v.Index != 1234 {
+	if v, err := log.VerifyProof(proof, log.Trust{Keys: pinned}); err != nil || v.Index != 1234 {
 		t.Errorf("a proof from before: %+v, %v", v, err)
 	}
 	if again, err := l.Proof(t.Context(), 1234); err != nil {
 		t.Error(err)
-	} else if _, err := log.VerifyProof(again, pinned); err != nil {
+	} else if _, err := log.VerifyProof(again, log.Trust{Keys: pinned}); err != nil {
 		t.Errorf("a proof of an old event from the new store: %v", err)
 	}
 	if _, err := s.Log("frozen").Append(t.Context(), []*log.Event{event(t, "x", "x")}); !errors.Is(err, log.ErrFrozen) {

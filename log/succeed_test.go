@@ -33,7 +33,7 @@ func verifiedPredecessor(t testing.TB, l *log.Log) (p predecessor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := log.VerifyProof(file, []note.Verifier{verifier(t, l.Origin)})
+	v, err := log.VerifyProof(file, log.Trust{Keys: []note.Verifier{verifier(t, l.Origin)}})
 	if err != nil {
 		t.Fatal(err)
 	}

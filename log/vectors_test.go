@@ -662,7 +662,7 @@ func proofVectors(t *testing.T) []proofVector {
 			}
 			verifiers = append(verifiers, verifier)
 		}
-		got, err := log.VerifyProof([]byte(p.proof), verifiers)
+		got, err := log.VerifyProof([]byte(p.proof), log.Trust{Keys: verifiers})
 		switch {
 		case err == nil:
 			v.Result = "VALID"

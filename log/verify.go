@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -19,7 +20,7 @@ var (
 	// inclusion proof that fails.
 	ErrInvalidProof = errors.New("invalid proof")
 	// ErrNotVerifiable means that nothing wrong was found, but not all that a VALID proof needs could be checked. The
-	// error also wraps each reason: ErrNotPinned, ErrNotShown, ErrUnknownVersion.
+	// error also wraps each reason: ErrNotPinned, ErrNotWitnessed, ErrNotShown, ErrUnknownVersion.
 	ErrNotVerifiable = errors.New("not verifiable")
 )
 
@@ -27,6 +28,8 @@ var (
 var (
 	// ErrNotPinned means that no key the caller trusts for the log has signed its checkpoint.
 	ErrNotPinned = errors.New("no pinned key of the log signed the checkpoint")
+	// ErrNotWitnessed means that the quorum of the caller's policy isn't met.
+	ErrNotWitnessed = errors.New("the policy's quorum isn't met")
 	// ErrNotShown means that no part of the event's content is shown: it was withheld or is gone.
 	ErrNotShown = errors.New("the proof shows nothing of the event's content")
 )
@@ -47,7 +50,14 @@ type Verification struct {
 	Entry      Entry
 	Leaf       merkle.Hash
 
-	Verified  []Signature // under the caller's keys, in the checkpoint's order
+	// State is StateWitnessed if the caller gave a policy that asks for witnesses, and it is met; else StateSigned if a key that the
+	// caller trusts has signed for the log; else "".
+	State State
+	// Witnesses are those of the policy, in its order, each with what it says of the checkpoint; nil if there is no policy, or the
+	// checkpoint isn't signed.
+	Witnesses []checkpoint.Testimony
+
+	Verified  []Signature // under the caller's keys and the policy's, in the checkpoint's order
 	Unchecked []Signature // of keys that the caller didn't give: no statement is made about them
 }
 
@@ -79,27 +89,24 @@ func (v *Verification) Withheld() []string {
 	return pointers
 }
 
-// VerifyProof checks a proof file (C2SP tlog-proof whose extra data is a Disclosure) offline. The verifiers are the keys
-// that the caller has pinned, got from elsewhere than the proof: of logs, named as their origins, and of witnesses.
+// VerifyProof checks a proof file (C2SP tlog-proof whose extra data is a Disclosure) offline, against the keys and the policy
+// that the caller trusts.
 //
 // It returns nil for a VALID proof only: one in its one encoding, of an entry that is recomputed from the disclosure and
-// proven to be in the tree of a checkpoint that a pinned key, named as the checkpoint's origin, has signed. Otherwise the
+// proven to be in the tree of a checkpoint that a pinned key, named as the checkpoint's origin, or a log of the policy has signed,
+// and that meets the policy's quorum, if there is a policy. Otherwise the
 // error wraps either ErrInvalidProof, with no Verification, or ErrNotVerifiable, with a Verification of what was checked;
-// or neither, if the same verifier is given twice. Without pinned keys everything else is still checked, and the answer is ErrNotPinned at best.
+// or neither, if the same key is given twice. Without keys everything else is still checked, and the answer is ErrNotPinned at best.
 //
-// A signature of a pinned key that fails makes the proof invalid, whatever others say. Signatures of other keys are
+// A signature of a known key that fails makes the proof invalid, whatever others say. Signatures of other keys are
 // not looked at (C2SP signed-note demands it) and listed as unchecked: they are the only part of a valid proof that could
 // be different without anybody noticing.
 //
 // VALID says what the log's operator committed to, and when by the operator's clock. It says nothing of other entries: the
 // previous hash in particular is only a part of this one.
-func VerifyProof(proof []byte, verifiers []note.Verifier) (*Verification, error) {
-	for i, a := range verifiers {
-		for _, b := range verifiers[:i] {
-			if a.Name() == b.Name() && a.KeyHash() == b.KeyHash() {
-				return nil, fmt.Errorf("verifier key %s+%08x is given twice", a.Name(), a.KeyHash())
-			}
-		}
+func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
+	if err := trust.check(); err != nil {
+		return nil, err
 	}
 	p, err := checkpoint.ParseProof(proof)
 	if err != nil {
@@ -135,16 +142,12 @@ func VerifyProof(proof []byte, verifiers []note.Verifier) (*Verification, error)
 	if v.Disclosure != nil && strings.HasSuffix(c.Origin, hubSuffix) {
 		return nil, invalid(fmt.Errorf("an event in the hub %q", c.Origin))
 	}
-	n, err := note.Open(p.Checkpoint, note.VerifierList(verifiers...))
-	if unverified, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
-		n, err = unverified.Note, nil
-	}
+	unmet, err := v.checkSignatures(p.Checkpoint, trust)
 	if err != nil {
 		return nil, invalid(fmt.Errorf("checkpoint of %s: %w", c.Origin, err))
 	}
-	v.Verified, v.Unchecked = signatures(n.Sigs), signatures(n.UnverifiedSigs)
-	if !slices.ContainsFunc(v.Verified, func(s Signature) bool { return s.Name == c.Origin }) {
-		missing = append(missing, ErrNotPinned)
+	if unmet != nil {
+		missing = append(missing, unmet)
 	}
 
 	// (3) Inclusion.
@@ -157,6 +160,48 @@ func VerifyProof(proof []byte, verifiers []note.Verifier) (*Verification, error)
 		return v, fmt.Errorf("%w: %w", ErrNotVerifiable, errors.Join(missing...))
 	}
 	return v, nil
+}
+
+// checkSignatures checks who has signed the checkpoint of v. The first result says what the caller's trust demands beyond that, the
+// second what is wrong.
+func (v *Verification) checkSignatures(msg []byte, trust Trust) (unmet, err error) {
+	n, err := note.Open(msg, note.VerifierList(trust.verifiers(v.Origin)...))
+	if unverified, ok := errors.AsType[*note.UnverifiedNoteError](err); ok {
+		n, err = unverified.Note, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.Verified, v.Unchecked = signatures(n.Sigs), signatures(n.UnverifiedSigs)
+	logs := trust.logs(v.Origin)
+	if !slices.ContainsFunc(v.Verified, func(s Signature) bool {
+		return slices.ContainsFunc(logs, func(l note.Verifier) bool { return l.Name() == s.Name && l.KeyHash() == s.ID })
+	}) {
+		return ErrNotPinned, nil
+	}
+	v.State = StateSigned
+	if trust.Policy == nil {
+		return nil, nil
+	}
+	if trust.Now.IsZero() {
+		trust.Now = time.Now()
+	}
+	j, err := trust.Policy.Judge(msg, trust.Now, logs...)
+	if err != nil {
+		return nil, err
+	}
+	v.Witnesses = j.Witnesses
+	switch {
+	case !j.Met:
+		var names []string
+		for _, w := range j.Lacks {
+			names = append(names, w.Name)
+		}
+		return fmt.Errorf("%w: it would be with %s", ErrNotWitnessed, strings.Join(names, ", ")), nil
+	case trust.Policy.AsksForWitnesses():
+		v.State = StateWitnessed
+	}
+	return nil, nil
 }
 
 func signatures(sigs []note.Signature) []Signature {

@@ -6,9 +6,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"pgregory.net/rapid"
@@ -114,7 +116,7 @@ func TestVerifyProofValid(t *testing.T) {
 	for _, tt := range []struct{ index, size int }{{0, 1}, {0, 2}, {1, 2}, {2, 3}, {0, 300}, {255, 300}, {256, 300}, {299, 300}, {7, 256}} {
 		d := l.disclosures[tt.index]
 		proof := l.proof(t, tt.index, tt.size, []byte(mustMarshal(t, d)), signer, next)
-		v, err := log.VerifyProof(proof, []note.Verifier{verifier})
+		v, err := log.VerifyProof(proof, log.Trust{Keys: []note.Verifier{verifier}})
 		if err != nil {
 			t.Fatalf("index %d of %d: %v", tt.index, tt.size, err)
 		}
@@ -144,7 +146,7 @@ func TestVerifyProofWithheld(t *testing.T) {
 	signer, verifier := testKey(t, testOrigin, 0)
 	l := newLog(t, testOrigin, 3)
 	d := mustWithhold(t, l.disclosures[1], "/actor/email", "/id")
-	v, err := log.VerifyProof(l.proof(t, 1, 3, []byte(mustMarshal(t, d)), signer), []note.Verifier{verifier})
+	v, err := log.VerifyProof(l.proof(t, 1, 3, []byte(mustMarshal(t, d)), signer), log.Trust{Keys: []note.Verifier{verifier}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +158,165 @@ func TestVerifyProofWithheld(t *testing.T) {
 	}
 	if v.Leaf != l.leaves[1] {
 		t.Errorf("got leaf hash %v, want %v", v.Leaf, l.leaves[1])
+	}
+}
+
+// now is the time of these tests' verifiers.
+var now = time.Unix(1_800_000_000, 0)
+
+// testWitness returns the key of a witness: ML-DSA-44 for w2, Ed25519 for others.
+func testWitness(t rapid.TB, name string) *checkpoint.Cosigner {
+	t.Helper()
+	kind := checkpoint.Seed{1, 2, 3}.Ed25519Cosigner
+	if name == "w2" {
+		kind = checkpoint.Seed{1, 2, 3}.MLDSA44Cosigner
+	}
+	c, err := kind("witness.example/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// cosigner is a witness that signs checkpoints at one time, as a note.Signer.
+type cosigner struct {
+	*checkpoint.Cosigner
+	at time.Time
+}
+
+func (c cosigner) Sign(text []byte) ([]byte, error) {
+	cp, err := checkpoint.ParseText(string(text))
+	if err != nil {
+		return nil, err
+	}
+	sig, err := c.Cosign(cp, c.at)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := base64.StdEncoding.DecodeString(sig.Base64)
+	return raw[4:], err
+}
+
+func witnessSigner(t rapid.TB, name string, at time.Time) note.Signer {
+	t.Helper()
+	return cosigner{testWitness(t, name), at}
+}
+
+// policyOf returns a policy with the log testOrigin, whose quorum is a group of the witnesses, or none.
+func policyOf(t rapid.TB, threshold string, witnesses ...string) *checkpoint.Policy {
+	t.Helper()
+	_, vkey, err := checkpoint.Seed{1, 2, 3}.Ed25519(testOrigin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "log " + vkey + "\n"
+	for _, name := range witnesses {
+		text += "witness " + name + " " + testWitness(t, name).VKey() + "\n"
+	}
+	if threshold == "none" {
+		text += "quorum none\n"
+	} else {
+		text += "group g " + threshold + " " + strings.Join(witnesses, " ") + "\nquorum g\n"
+	}
+	p, err := checkpoint.ParsePolicy([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestVerifyProofUnderAPolicy(t *testing.T) {
+	signer, verifier := testKey(t, testOrigin, 0)
+	next, nextVerifier := testKey(t, testOrigin, 1)
+	w1, w2, w3 := witnessSigner(t, "w1", now.Add(-time.Hour)), witnessSigner(t, "w2", now), witnessSigner(t, "w3", now)
+	early := witnessSigner(t, "w3", now.Add(checkpoint.MaxClockSkew+time.Second))
+	two := policyOf(t, "2", "w1", "w2", "w3")
+	w1Verifier, err := checkpoint.NewVerifier(testWitness(t, "w1").VKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog(t, testOrigin, 3)
+	whole := []byte(mustMarshal(t, l.disclosures[1]))
+	for _, tt := range []struct {
+		name    string
+		signers []note.Signer
+		trust   log.Trust
+		want    error
+		state   log.State
+		detail  string
+	}{
+		{"met", []note.Signer{signer, w1, w2}, log.Trust{Policy: two}, nil, log.StateWitnessed, ""},
+		{"met by all", []note.Signer{signer, w3, w2, w1}, log.Trust{Policy: two, Keys: []note.Verifier{verifier}}, nil, log.StateWitnessed, ""},
+		{"a witness is pinned, too", []note.Signer{signer, w1, w2}, log.Trust{Policy: two, Keys: []note.Verifier{w1Verifier}}, nil, log.StateWitnessed, ""},
+		{"one is missing", []note.Signer{signer, w2}, log.Trust{Policy: two}, log.ErrNotWitnessed, log.StateSigned, "it would be with w1"},
+		{"two are missing", []note.Signer{signer}, log.Trust{Policy: two}, log.ErrNotWitnessed, log.StateSigned, "it would be with w1, w2"},
+		{"one is from the future", []note.Signer{signer, w2, early}, log.Trust{Policy: two}, log.ErrNotWitnessed, log.StateSigned, "it would be with w1"},
+		{"none is asked for", []note.Signer{signer, w1}, log.Trust{Policy: policyOf(t, "none", "w1")}, nil, log.StateSigned, ""},
+		{"no policy", []note.Signer{signer, w1, w2}, log.Trust{Keys: []note.Verifier{verifier}}, nil, log.StateSigned, ""},
+		{"by a key of the log that the policy doesn't have", []note.Signer{next, w1, w2}, log.Trust{Policy: two}, log.ErrNotPinned, "", ""},
+		{"the same, pinned", []note.Signer{next, w1, w2}, log.Trust{Policy: two, Keys: []note.Verifier{nextVerifier}}, nil, log.StateWitnessed, ""},
+	} {
+		tt.trust.Now = now
+		v, err := log.VerifyProof(l.proof(t, 1, 3, whole, tt.signers...), tt.trust)
+		if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) || errors.Is(err, log.ErrNotVerifiable) != (tt.want != nil) ||
+			err != nil && !strings.Contains(err.Error(), tt.detail) {
+			t.Errorf("%s: got error %v, want %v: %s", tt.name, err, tt.want, tt.detail)
+		}
+		if v == nil || v.State != tt.state {
+			t.Errorf("%s: got %+v, want state %q", tt.name, v, tt.state)
+		}
+	}
+
+	v, err := log.VerifyProof(l.proof(t, 1, 3, whole, signer, w2, early), log.Trust{Policy: two, Now: now})
+	if !errors.Is(err, log.ErrNotWitnessed) || len(v.Witnesses) != 3 || len(v.Verified) != 3 {
+		t.Fatalf("got %+v, %v", v, err)
+	}
+	for i, want := range []checkpoint.Testimony{
+		{Witness: two.Witnesses[0], State: checkpoint.Missing},
+		{Witness: two.Witnesses[1], State: checkpoint.Cosigned, At: now.UTC()},
+		{Witness: two.Witnesses[2], State: checkpoint.FromFuture, At: now.Add(checkpoint.MaxClockSkew + time.Second).UTC()},
+	} {
+		if got := v.Witnesses[i]; got.Witness.Name != want.Witness.Name || got.State != want.State || !got.At.Equal(want.At) {
+			t.Errorf("witness %d: got %+v, want %+v", i, got, want)
+		}
+	}
+
+	// A cosignature that fails makes it invalid, even of a witness that isn't needed.
+	good := l.proof(t, 1, 3, whole, signer, w1, w2, w3)
+	line := signatureOf(t, good, 3)
+	raw := decode64(t, line)
+	raw[len(raw)-1] ^= 1
+	forged := bytes.Replace(good, []byte(line), []byte(base64.StdEncoding.EncodeToString(raw)), 1)
+	if v, err := log.VerifyProof(forged, log.Trust{Policy: two, Now: now}); !errors.Is(err, log.ErrInvalidProof) || v != nil {
+		t.Errorf("a forged cosignature: got %+v, %v", v, err)
+	}
+	if _, err := log.VerifyProof(forged, log.Trust{Policy: policyOf(t, "2", "w1", "w2"), Now: now}); err != nil {
+		t.Errorf("a forged cosignature of nobody that is known: %v", err)
+	}
+}
+
+// A witness may call its key as it likes. It doesn't speak for the log.
+func TestAWitnessNamedAsTheLogIsNoLog(t *testing.T) {
+	_, verifier := testKey(t, testOrigin, 0)
+	imposter, err := checkpoint.Seed{1, 2, 3}.Ed25519Cosigner(testOrigin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned, err := checkpoint.NewVerifier(imposter.VKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := checkpoint.ParsePolicy([]byte("witness w " + imposter.VKey() + "\nquorum w\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLog(t, testOrigin, 3)
+	proof := l.proof(t, 1, 3, []byte(mustMarshal(t, l.disclosures[1])), cosigner{imposter, now})
+	for _, keys := range [][]note.Verifier{nil, {verifier}, {pinned}} {
+		v, err := log.VerifyProof(proof, log.Trust{Policy: policy, Now: now, Keys: keys})
+		if !errors.Is(err, log.ErrNotPinned) || v.State != "" {
+			t.Errorf("with %d keys: got %+v, %v, want ErrNotPinned", len(keys), v, err)
+		}
 	}
 }
 
@@ -232,7 +393,7 @@ func TestVerifyProofResults(t *testing.T) {
 			replace(l.proof(t, 1, 3, whole, signer, rotated), signatureOf(t, l.proof(t, 1, 3, whole, signer, rotated), 1), forgedSignature(rotated)),
 			keys(verifier, rotatedVerifier), []error{log.ErrInvalidProof}},
 	} {
-		v, err := log.VerifyProof(tt.proof, tt.verifiers)
+		v, err := log.VerifyProof(tt.proof, log.Trust{Keys: tt.verifiers})
 		all := []error{log.ErrInvalidProof, log.ErrNotVerifiable, log.ErrNotPinned, log.ErrNotShown, log.ErrUnknownVersion}
 		var got []error
 		for _, e := range all {
@@ -248,7 +409,7 @@ func TestVerifyProofResults(t *testing.T) {
 			t.Errorf("%s: got verification %+v with error %v", tt.name, v, err)
 		}
 	}
-	if _, err := log.VerifyProof(valid, keys(verifier, verifier)); err == nil || errors.Is(err, log.ErrInvalidProof) {
+	if _, err := log.VerifyProof(valid, log.Trust{Keys: keys(verifier, verifier)}); err == nil || errors.Is(err, log.ErrInvalidProof) {
 		t.Errorf("the same key twice: got error %v, want one that doesn't blame the proof", err)
 	}
 }
@@ -280,6 +441,8 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 	signer, verifier := testKey(t, testOrigin, 0)
 	next, nextVerifier := testKey(t, testOrigin, 1)
 	both := []note.Verifier{verifier, nextVerifier}
+	w1, w2 := witnessSigner(t, "w1", now), witnessSigner(t, "w2", now)
+	policy := policyOf(t, "any", "w1", "w2")
 	for _, tt := range []struct {
 		index, size int
 		withhold    []string
@@ -287,17 +450,20 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 		// unchecked is set where a signature is by a key that may be unknown to the verifier, because it isn't given or
 		// because the change made it another key. Such lines may be anything, but what is verified must stay the same.
 		unchecked bool
-		verifiers []note.Verifier
+		trust     log.Trust
 	}{
-		{0, 1, nil, []note.Signer{signer}, false, both[:1]},
-		{1, 3, nil, []note.Signer{signer}, false, both[:1]},
-		{1, 3, []string{"/actor/email", "/id"}, []note.Signer{signer}, false, both},
-		{256, 300, nil, []note.Signer{signer}, false, both[:1]},
-		{1, 3, nil, []note.Signer{signer, next}, true, both},
-		{1, 3, nil, []note.Signer{signer, next}, true, both[:1]},
+		{0, 1, nil, []note.Signer{signer}, false, log.Trust{Keys: both[:1]}},
+		{1, 3, nil, []note.Signer{signer}, false, log.Trust{Keys: both[:1]}},
+		{1, 3, []string{"/actor/email", "/id"}, []note.Signer{signer}, false, log.Trust{Keys: both}},
+		{256, 300, nil, []note.Signer{signer}, false, log.Trust{Keys: both[:1]}},
+		{1, 3, nil, []note.Signer{signer, next}, true, log.Trust{Keys: both}},
+		{1, 3, nil, []note.Signer{signer, next}, true, log.Trust{Keys: both[:1]}},
+		// A policy's cosignatures, by witnesses of both types.
+		{1, 3, nil, []note.Signer{signer, w1}, true, log.Trust{Policy: policy, Now: now}},
+		{1, 3, nil, []note.Signer{signer, w2, next}, true, log.Trust{Policy: policy, Now: now, Keys: both}},
 	} {
-		t.Run(fmt.Sprintf("%d of %d, withheld %d, signatures %d, keys %d",
-			tt.index, tt.size, len(tt.withhold), len(tt.signers), len(tt.verifiers)), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d of %d, withheld %d, signatures %d, keys %d, policy %v",
+			tt.index, tt.size, len(tt.withhold), len(tt.signers), len(tt.trust.Keys), tt.trust.Policy != nil), func(t *testing.T) {
 			t.Parallel()
 			l := newLog(t, testOrigin, tt.size)
 			d := l.disclosures[tt.index]
@@ -305,7 +471,7 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 				d = mustWithhold(t, d, tt.withhold...)
 			}
 			valid := l.proof(t, tt.index, tt.size, []byte(mustMarshal(t, d)), tt.signers...)
-			want, err := log.VerifyProof(valid, tt.verifiers)
+			want, err := log.VerifyProof(valid, tt.trust)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -313,7 +479,7 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 			tried := 0
 			changes(valid, func(what string, changed []byte) {
 				tried++
-				got, err := log.VerifyProof(changed, tt.verifiers)
+				got, err := log.VerifyProof(changed, tt.trust)
 				if err != nil {
 					if errors.Is(err, log.ErrInvalidProof) == errors.Is(err, log.ErrNotVerifiable) {
 						t.Errorf("%s: got error %v", what, err)
@@ -322,6 +488,9 @@ func TestChangedProofIsNeverValid(t *testing.T) {
 				}
 				if !tt.unchecked {
 					t.Errorf("%s: VALID:\n%s", what, changed)
+				}
+				if got.State != want.State || !reflect.DeepEqual(got.Witnesses, want.Witnesses) {
+					t.Errorf("%s: VALID, %s with %v, want %s with %v", what, got.State, got.Witnesses, want.State, want.Witnesses)
 				}
 				if got.Origin != want.Origin || got.Index != want.Index || got.Size != want.Size || got.Root != want.Root ||
 					got.Entry != want.Entry || got.Leaf != want.Leaf || mustMarshal(t, got.Disclosure) != wantMarshal {
@@ -396,12 +565,12 @@ func FuzzVerifyProof(f *testing.F) {
 		l.proof(f, 1, 3, []byte{2}, signer),
 	} {
 		f.Add(proof)
-		if v, err := log.VerifyProof(proof, []note.Verifier{verifier}); err == nil {
+		if v, err := log.VerifyProof(proof, log.Trust{Keys: []note.Verifier{verifier}}); err == nil {
 			known[mustMarshal(f, v.Disclosure)] = true
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := log.VerifyProof(data, []note.Verifier{verifier})
+		v, err := log.VerifyProof(data, log.Trust{Keys: []note.Verifier{verifier}})
 		if invalid, open := errors.Is(err, log.ErrInvalidProof), errors.Is(err, log.ErrNotVerifiable); err != nil && invalid == open {
 			t.Errorf("got error %v, want it to be either ErrInvalidProof or ErrNotVerifiable", err)
 		}
@@ -413,7 +582,7 @@ func FuzzVerifyProof(f *testing.F) {
 			t.Errorf("VALID, though never signed: %s", data)
 		}
 		// What the same proof is worth without keys.
-		if _, err := log.VerifyProof(data, nil); !errors.Is(err, log.ErrNotPinned) || errors.Is(err, log.ErrInvalidProof) {
+		if _, err := log.VerifyProof(data, log.Trust{}); !errors.Is(err, log.ErrNotPinned) || errors.Is(err, log.ErrInvalidProof) {
 			t.Errorf("without keys: got error %v, want ErrNotPinned", err)
 		}
 	})

@@ -265,7 +265,7 @@ func pages(t *testing.T, p *process, path string) (records []storedRecord) {
 
 // checkProofFile verifies a proof file under one key, and that it proves the record.
 func checkProofFile(file []byte, verifier note.Verifier, r storedRecord) error {
-	v, err := log.VerifyProof(file, []note.Verifier{verifier})
+	v, err := log.VerifyProof(file, log.Trust{Keys: []note.Verifier{verifier}})
 	if err != nil {
 		return fmt.Errorf("proof of %s: %w", r.ID, err)
 	}

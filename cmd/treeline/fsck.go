@@ -296,7 +296,7 @@ func parseVKeys(vkeys []string) ([]note.Verifier, error) {
 	for _, vkey := range vkeys {
 		v, err := checkpoint.NewVerifier(vkey)
 		if err != nil {
-			return nil, withHint(fmt.Errorf("%q is not a verifier key: %w", vkey, err),
+			return nil, withHint(fmt.Errorf("--vkey: %w", err),
 				"want NAME+HASH+KEY, whole and unchanged, as the server prints it at start")
 		}
 		out = append(out, v)

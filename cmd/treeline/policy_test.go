@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/merkle"
 )
 
@@ -107,7 +108,7 @@ func TestPolicyCheck(t *testing.T) {
 		{"a wrong policy", []string{writeTemp(t, "# mine\nwitness a\n"), "-"}, full, exitInvalid, []string{"INVALID: line 2: want: witness NAME VKEY [URL]\n"}, "line 2"},
 		{"no such policy", []string{"missing", "-"}, full, exitFailure, nil, "missing"},
 		{"no such checkpoint", []string{policy, "missing"}, "", exitFailure, nil, "missing"},
-		{"no key", []string{policy, "-", "--vkey", "x"}, full, exitFailure, nil, "is not a verifier key"},
+		{"no key", []string{policy, "-", "--vkey", "x"}, full, exitFailure, nil, "--vkey: verifier key \"x\" is not of the form"},
 	} {
 		code, stdout, stderr := runCommand(t, row.stdin, append([]string{"policy", "check"}, row.args...)...)
 		rest := stdout
@@ -139,5 +140,97 @@ func TestPolicyCheckForMachines(t *testing.T) {
 	}
 	if w := got.Witnesses[0]; w.State != "missing" || w.At != "" {
 		t.Errorf("got %+v", w)
+	}
+}
+
+// testProof returns the proof of the only event of a log, cosigned by the named witnesses, and the log's key.
+func testProof(t *testing.T, at time.Time, witnesses ...string) (file, vkey string) {
+	t.Helper()
+	const origin = "logs.example.com/logs/acme"
+	event, err := log.ParseEvent([]byte(`{"id":"e0","action":"a.b"}`), log.ParseOptions{Now: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &log.Disclosure{ReceivedAt: at.UnixMicro(), Previous: log.Genesis(origin), Event: event, Seed: &[32]byte{1}}
+	extra, err := d.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := checkpoint.Checkpoint{Origin: origin, Size: 1, Root: d.Entry().LeafHash()}
+	signer, vkey, err := policySeed.Ed25519(origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg, err := checkpoint.Sign(c, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range witnesses {
+		sig, err := testCosigner(t, name).Cosign(c, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg = append(msg, checkpoint.SignatureLine(sig)...)
+	}
+	data, err := checkpoint.Proof{Checkpoint: msg, Extra: extra}.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data), vkey
+}
+
+func TestVerifyUnderAPolicy(t *testing.T) {
+	at := time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+	full, vkey := testProof(t, at, "a", "c", "stranger")
+	partly, _ := testProof(t, at, "b")
+	policy := writeTemp(t, testPolicy(t, "g", vkey))
+	logless := writeTemp(t, testPolicy(t, "g"))
+	for _, row := range []struct {
+		name   string
+		args   []string
+		stdin  string
+		code   int
+		stdout []string // lines, in their order
+		stderr string
+	}{
+		{
+			"met", []string{"--policy", policy}, full, exitOK, []string{
+				"VALID", "  signed by    logs.example.com/logs/acme+", "  cosigned by  a on 2026-06-01T12:00:00Z (witness.example/a+",
+				"  witness      b: missing (witness.example/b+", "  cosigned by  c on ", "  state        witnessed", "  not checked  signature of witness.example/stranger+",
+			}, "",
+		},
+		{"met, the log's key given apart", []string{"--policy", logless, "--vkey", vkey}, full, exitOK, []string{"VALID", "  state        witnessed"}, ""},
+		{"without a policy", []string{"--vkey", vkey}, full, exitOK, []string{"VALID", "  state        signed", "  not checked  signature of witness.example/a+"}, ""},
+		{
+			"unmet", []string{"--policy", policy}, partly, exitUnverified,
+			[]string{"NOT_VERIFIABLE", "  witness      a: missing", "  cosigned by  b on", "  witness      c: missing", "  state        signed"},
+			"NOT_VERIFIABLE: the policy's quorum isn't met: it would be with a\n",
+		},
+		{"another log's", []string{"--policy", logless}, full, exitUnverified, []string{"NOT_VERIFIABLE"}, "see that the policy has that log"},
+		{"a wrong policy", []string{"--policy", writeTemp(t, "quorum none # x\n")}, full, exitFailure, nil, ": line 1: a comment after a definition"},
+		{"no policy", []string{"--policy", "missing"}, full, exitFailure, nil, "reading the policy: open missing"},
+	} {
+		code, stdout, stderr := runCommand(t, row.stdin, append([]string{"verify", "-"}, row.args...)...)
+		rest := stdout
+		for _, part := range row.stdout {
+			_, after, ok := strings.Cut(rest, part)
+			if !ok {
+				t.Errorf("%s: stdout has no %q after what comes before it:\n%s", row.name, part, stdout)
+			}
+			rest = after
+		}
+		if code != row.code || !strings.Contains(stderr, row.stderr) || (row.stderr == "") != (stderr == "") {
+			t.Errorf("%s: code %d, stderr %q, want %d and %q", row.name, code, stderr, row.code, row.stderr)
+		}
+	}
+
+	_, stdout, _ := runCommand(t, full, "verify", "-", "--policy", policy, "--json")
+	var got verification
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Result != "VALID" || got.State != "witnessed" || len(got.SignedBy) != 1 || len(got.Witnesses) != 4 ||
+		got.Witnesses[0] != (testimony{"a", checkpoint.KeyID("witness.example/a", testCosigner(t, "a").KeyHash()), "cosigned", "2026-06-01T12:00:00Z"}) {
+		t.Errorf("got %s", stdout)
 	}
 }

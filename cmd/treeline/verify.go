@@ -18,6 +18,7 @@ const maxProofFile = checkpoint.MaxProofSize + 1
 
 func newVerifyCmd() *cobra.Command {
 	var vkeys []string
+	var policy string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
@@ -28,13 +29,18 @@ who signed, and when it was received. FILE may be - for standard input.
 Get the key from whoever you would believe about it, not from the file: with no --vkey the file is checked to be consistent,
 which anybody's forgery can be, and the exit code is 3.
 
+A --policy (C2SP tlog-policy) names logs that are trusted besides, and the witnesses of whom a quorum must have cosigned the
+checkpoint. The proof is then "witnessed", not only "signed": the operator can't have shown somebody else another history without
+these witnesses. If the quorum isn't met, the exit code is 3 and the names of those missing are printed; see also treeline policy check.
+
 Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
 		Args: arguments(1, 1, "the proof file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return verify(args[0], vkeys, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
+			return verify(args[0], vkeys, policy, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "verifier key of the log, NAME+HASH+KEY (repeatable)")
+	cmd.Flags().StringVar(&policy, "policy", "", "file of the policy that says which logs and witnesses are trusted")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
@@ -51,7 +57,9 @@ type verification struct {
 	ReceivedAt string          `json:"received_at,omitempty"`
 	Event      json.RawMessage `json:"event,omitempty"`
 	Claims     []claim         `json:"claims,omitempty"` // instead of the event, where some are withheld
+	State      string          `json:"state,omitempty"`  // signed, or witnessed if a policy is met
 	SignedBy   []string        `json:"signed_by,omitempty"`
+	Witnesses  []testimony     `json:"witnesses,omitempty"` // of the policy
 	NotChecked []string        `json:"signatures_not_checked,omitempty"`
 }
 
@@ -62,16 +70,29 @@ type claim struct {
 	Withheld bool            `json:"withheld,omitempty"`
 }
 
-func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
+// testimony is what one of a policy's witnesses says.
+type testimony struct {
+	Name  string `json:"name"`  // in the policy
+	Key   string `json:"key"`   // name and hash of its key
+	State string `json:"state"` // cosigned, missing, or why its cosignature doesn't count
+	At    string `json:"at,omitempty"`
+}
+
+func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
 	data, err := readLimited(path, maxProofFile, stdin)
 	if err != nil {
 		return err
 	}
-	verifiers, err := parseVKeys(vkeys)
-	if err != nil {
+	var trust log.Trust
+	if trust.Keys, err = parseVKeys(vkeys); err != nil {
 		return err
 	}
-	v, err := log.VerifyProof(data, verifiers) // of a file that is too long only the beginning, which is malformed
+	if policyPath != "" {
+		if trust.Policy, err = readPolicy(policyPath); err != nil {
+			return err
+		}
+	}
+	v, err := log.VerifyProof(data, trust) // of a file that is too long only the beginning, which is malformed
 	result := describe(v)
 	code := exitOK
 	switch {
@@ -81,7 +102,9 @@ func verify(path string, vkeys []string, asJSON bool, stdin io.Reader, stdout io
 		result.Result, result.Reason, code = "INVALID", reason(err, log.ErrInvalidProof), exitInvalid
 	case errors.Is(err, log.ErrNotVerifiable):
 		result.Result, result.Reason, code = "NOT_VERIFIABLE", reason(err, log.ErrNotVerifiable), exitUnverified
-		if errors.Is(err, log.ErrNotPinned) && len(vkeys) == 0 {
+		if errors.Is(err, log.ErrNotPinned) && trust.Policy != nil {
+			result.Reason += fmt.Sprintf("; it is of log %s, see that the policy has that log, or give its key with --vkey", v.Origin)
+		} else if errors.Is(err, log.ErrNotPinned) && len(vkeys) == 0 {
 			result.Reason = "consistent, but not pinned: give the log's verifier key with --vkey to know who signed it"
 		} else if errors.Is(err, log.ErrNotPinned) {
 			result.Reason += fmt.Sprintf("; it is of log %s, see that --vkey is that log's key", v.Origin)
@@ -116,7 +139,17 @@ func describe(v *log.Verification) verification {
 	}
 	out := verification{
 		Origin: v.Origin, Index: &v.Index, Size: v.Size, Root: v.Root.String(),
-		SignedBy: keyNames(v.Verified), NotChecked: keyNames(v.Unchecked),
+		State: string(v.State), NotChecked: keyNames(v.Unchecked),
+	}
+	witnesses := make(map[string]bool)
+	for _, t := range v.Witnesses {
+		witnesses[t.Witness.Key()] = true
+		out.Witnesses = append(out.Witnesses, testimony{t.Witness.Name, t.Witness.Key(), string(t.State), rfc3339(t.At)})
+	}
+	for _, key := range keyNames(v.Verified) {
+		if !witnesses[key] {
+			out.SignedBy = append(out.SignedBy, key)
+		}
 	}
 	if v.Disclosure == nil {
 		return out
@@ -132,7 +165,7 @@ func describe(v *log.Verification) verification {
 
 func keyNames(sigs []log.Signature) (names []string) {
 	for _, s := range sigs {
-		names = append(names, fmt.Sprintf("%s+%08x", s.Name, s.ID))
+		names = append(names, checkpoint.KeyID(s.Name, s.ID))
 	}
 	return names
 }
@@ -153,6 +186,16 @@ func (v verification) print(w io.Writer) {
 	}
 	for _, s := range v.SignedBy {
 		row("signed by", "%s", s)
+	}
+	for _, t := range v.Witnesses {
+		if t.State == string(checkpoint.Cosigned) {
+			row("cosigned by", "%s on %s (%s)", t.Name, t.At, t.Key)
+		} else {
+			row("witness", "%s: %s (%s)", t.Name, strings.TrimSpace(t.State+" "+t.At), t.Key)
+		}
+	}
+	if v.State != "" {
+		row("state", "%s", v.State)
 	}
 	for _, s := range v.NotChecked {
 		row("not checked", "signature of %s", s)
