@@ -206,7 +206,7 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range found {
-		if _, ok := files[filepath.Base(path)]; !ok {
+		if _, ok := files[filepath.Base(path)]; !ok && filepath.Base(path) != witnessedVectors {
 			t.Errorf("%s is checked by no test", path)
 		}
 	}
