@@ -187,6 +187,24 @@ func TestTimedVerifiersTakeCanonicalCheckpointsOnly(t *testing.T) {
 	}
 }
 
+// "It MUST NOT exceed 2^63 - 1", says C2SP tlog-cosignature of the time.
+func TestTimesBeyondInt64AreNoTimes(t *testing.T) {
+	c, cosigner := foreign(t), cosigner(t, "w")
+	verifier, err := NewVerifier(cosigner.VKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range map[uint64]bool{1<<63 - 1: true, 1 << 63: false, 1<<64 - 1: false} {
+		sig, err := cosigner.sign(c, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := verifier.Verify([]byte(c.Text()), append(binary.BigEndian.AppendUint64(nil, at), sig...)); got != want {
+			t.Errorf("at %d: accepted %v, want %v", at, got, want)
+		}
+	}
+}
+
 func TestCosignRefuses(t *testing.T) {
 	c := foreign(t)
 	ml, err := testSeed.MLDSA44Cosigner("w")
