@@ -44,7 +44,7 @@ func OpenFileFence(dir string) (*FileFence, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("opening fence: %w", err)
 	}
-	if err := syncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
+	if err := SyncDir(filepath.Dir(filepath.Clean(dir))); err != nil {
 		return nil, fmt.Errorf("opening fence: %w", err)
 	}
 	if _, err := os.ReadDir(dir); err != nil {
@@ -124,7 +124,7 @@ func (f *FileFence) replace(path string, data []byte) error {
 	if err := f.step("sync directory"); err != nil {
 		return err
 	}
-	return syncDir(f.dir)
+	return SyncDir(f.dir)
 }
 
 // Origins is [Fence.Origins].
@@ -165,7 +165,7 @@ func (f *FileFence) Drop(ctx context.Context, origin string) error {
 	if err := os.Remove(f.path(origin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("dropping fence of %s: %w", origin, err)
 	}
-	if err := syncDir(f.dir); err != nil {
+	if err := SyncDir(f.dir); err != nil {
 		return fmt.Errorf("dropping fence of %s: %w", origin, err)
 	}
 	return nil

@@ -288,7 +288,7 @@ func (p *Publisher) resume(ctx context.Context) error {
 // state of a replay after it, without the tree. The second result says what is wrong
 // with the entry, the third is an error of reading.
 func (p *Publisher) lastEntry(ctx context.Context, c Checkpoint) (state replay, wrong, err error) {
-	state.previous = genesis(c.Origin)
+	state.Chain = NewChain(c.Origin)
 	if c.Size == 0 {
 		return state, nil, nil
 	}
@@ -313,7 +313,7 @@ func (p *Publisher) lastEntry(ctx context.Context, c Checkpoint) (state replay, 
 	if err != nil {
 		return replay{}, fmt.Errorf("entry %d: %w", last, err), nil
 	}
-	state.previous, state.receivedAt = leaf, receivedAt
+	state.Chain = ResumeChain(leaf, receivedAt)
 	return state, nil, nil
 }
 

@@ -27,9 +27,8 @@ func genesis(origin string) merkle.Hash {
 // A replay goes through the entries of a log, checks each against the one before it,
 // and rebuilds the tree over them.
 type replay struct {
-	tree       *merkle.Range
-	previous   merkle.Hash // leaf hash of the last entry, the genesis hash if there is none
-	receivedAt uint64      // of the last entry, µs since 1970 UTC; 0 if there is none
+	tree *merkle.Range
+	Chain
 
 	// nodes has, for each level of stored tiles from 1 on, the hashes which have
 	// become complete since firstNode of that level. See checkTiles.
@@ -39,25 +38,16 @@ type replay struct {
 
 // clone returns a replay that goes on from the same entry, and shares nothing.
 func (r replay) clone() replay {
-	return replay{tree: r.tree.Clone(), previous: r.previous, receivedAt: r.receivedAt}
+	return replay{tree: r.tree.Clone(), Chain: r.Chain}
 }
 
 // add appends an entry. The error, if any, says what is wrong with the entry.
 func (r *replay) add(entry []byte) error {
-	index := r.tree.Size()
-	receivedAt, previous, err := splitEntry(entry)
+	leaf, err := r.Add(r.tree.Size(), entry)
 	if err != nil {
-		return fmt.Errorf("entry %d: %w", index, err)
+		return err
 	}
-	if receivedAt < r.receivedAt {
-		return fmt.Errorf("entry %d was received at %d µs, before the one before it, at %d µs", index, receivedAt, r.receivedAt)
-	}
-	if previous != r.previous {
-		return fmt.Errorf("entry %d doesn't continue the chain: got previous hash %v, want %v", index, previous, r.previous)
-	}
-	leaf := merkle.LeafHash(entry)
 	r.tree.Append(leaf, r.visit)
-	r.previous, r.receivedAt = leaf, receivedAt
 	return nil
 }
 

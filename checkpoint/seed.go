@@ -81,7 +81,7 @@ func CreateSeed(path string) (Seed, error) {
 	if err := errors.Join(os.Link(tmp, path), os.Remove(tmp)); err != nil {
 		return Seed{}, fmt.Errorf("creating the seed: %w", err)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := SyncDir(filepath.Dir(path)); err != nil {
 		return Seed{}, fmt.Errorf("creating the seed: %w", err)
 	}
 	return seed, nil
