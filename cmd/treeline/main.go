@@ -69,6 +69,7 @@ func newRootCmd() *cobra.Command {
 	})
 	root.AddCommand(
 		newAppendCmd(),
+		newAuditCmd(),
 		newBenchCmd(),
 		newFenceCmd(),
 		newMigrateCmd(),
