@@ -1,0 +1,341 @@
+package witness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+const (
+	maxBatch = 1024 // requests in one transaction
+	maxQueue = 8192 // requests that wait
+
+	// maxClockLag is how far a log's newest cosignature may be ahead of the clock. Up to there the next one has its time, since
+	// times don't go back; beyond there something is wrong with the clock.
+	maxClockLag = 10 // seconds
+
+	// commitPatience is how long a transaction may take.
+	commitPatience = 30 * time.Second
+
+	maxAttempts  = 6 // at a batch whose heads other processes move
+	attemptPause = 4 * time.Millisecond
+)
+
+// submission is a request whose log and signature are known to be right, waiting for its turn.
+type submission struct {
+	*request
+	signed []note.Signature // by the log's keys, valid
+
+	done     chan struct{} // closed when the two below are set
+	accepted Head          // what the log's head became by it
+	lines    []byte        // the cosignatures, if err is nil
+	err      error
+}
+
+// committer checks requests against what was cosigned, and cosigns. It does that for all requests that have arrived while the ones
+// before them were being made durable: one transaction, in the order in which they came, and no timer. Alone a request is a batch of
+// its own and waits for nobody.
+type committer struct {
+	state     State
+	cosigners []*checkpoint.Cosigner
+	now       func() time.Time
+	logger    *slog.Logger
+	metrics   *serverMetrics
+
+	mu     sync.Mutex
+	queue  []*submission
+	closed bool
+	wake   chan struct{} // buffered: something was queued, or closed was set
+	ended  chan struct{}
+
+	// testingOnlyStall is called when requests were checked and cosigned and nothing of it is recorded. Tests use it to let another
+	// witness on the same state go first: that is the race by which a witness would go back to an earlier tree.
+	testingOnlyStall func()
+}
+
+// submit queues a submission and waits until it is answered: by then it is durable, or refused. There is no giving up: a request
+// whose client is gone is checked and recorded as any other.
+func (c *committer) submit(s *submission) ([]byte, error) {
+	s.done = make(chan struct{})
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return nil, errUnavailable
+	case len(c.queue) >= maxQueue:
+		c.mu.Unlock()
+		return nil, fmt.Errorf("%w: %d requests wait", errUnavailable, maxQueue)
+	}
+	c.queue = append(c.queue, s)
+	c.mu.Unlock()
+	c.signal()
+	<-s.done
+	return s.lines, s.err
+}
+
+func (c *committer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run commits batch after batch until the committer is closed and its queue empty.
+func (c *committer) run() {
+	defer close(c.ended)
+	for {
+		c.gather()
+		batch, closed := c.take()
+		if len(batch) == 0 {
+			if closed {
+				return
+			}
+			<-c.wake
+			continue
+		}
+		start := time.Now()
+		err := c.commit(batch)
+		if err != nil {
+			c.logger.Error("a batch was not committed; nothing of it is cosigned", "requests", len(batch), "error", err)
+		}
+		c.metrics.batch(len(batch), time.Since(start), err)
+		for _, s := range batch {
+			close(s.done)
+		}
+	}
+}
+
+// gather gives way to requests that are being read and verified at this moment, as long as that makes the queue grow. With nothing
+// else to run it returns at once.
+func (c *committer) gather() {
+	for n := c.waiting(); n > 0 && n < maxBatch; {
+		runtime.Gosched()
+		grown := c.waiting()
+		if grown == n {
+			return
+		}
+		n = grown
+	}
+}
+
+// waiting returns how many requests wait.
+func (c *committer) waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue)
+}
+
+func (c *committer) take() (batch []*submission, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.queue), maxBatch)
+	batch = c.queue[:n:n]
+	if c.queue = c.queue[n:]; len(c.queue) == 0 {
+		c.queue = nil
+	}
+	return batch, c.closed
+}
+
+// close refuses new requests and waits until those that are queued are answered.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	<-c.ended
+}
+
+// commit decides on each submission of a batch. If it returns an error none was cosigned, and that is what each of them is told;
+// their signatures, if they were made already, are forgotten.
+func (c *committer) commit(batch []*submission) error {
+	ctx, cancel := context.WithTimeout(context.Background(), commitPatience)
+	defer cancel()
+	var origins []string
+	seen := make(map[string]bool)
+	for _, s := range batch {
+		if !seen[s.checkpoint.Origin] {
+			seen[s.checkpoint.Origin] = true
+			origins = append(origins, s.checkpoint.Origin)
+		}
+	}
+	var changes Changes
+	var err error
+	for attempt := range maxAttempts {
+		if attempt > 0 { // another process was faster: let it finish, and check everything against what it did
+			time.Sleep(rand.N(attemptPause << attempt))
+		}
+		var failed error
+		err = c.state.Update(ctx, origins, func(heads map[string]Head) Changes {
+			changes, failed = c.decide(batch, heads)
+			if c.testingOnlyStall != nil {
+				c.testingOnlyStall()
+			}
+			return changes
+		})
+		if err = errors.Join(failed, err); !errors.Is(err, ErrMoved) {
+			break
+		}
+	}
+	if err == nil {
+		c.report(changes.Evidence)
+		return nil
+	}
+	for _, s := range batch {
+		s.lines, s.err = nil, fmt.Errorf("%w: %w", errUnavailable, err)
+	}
+	return err
+}
+
+// report tells the operator of contradictions.
+func (c *committer) report(evidence []Evidence) {
+	for _, e := range evidence {
+		c.metrics.evidence.WithLabelValues(string(e.Conflict)).Inc()
+		c.logger.Warn("a log contradicts what was cosigned; see: treeline witness evidence", "conflict", e.Conflict,
+			"origin", e.Refused.Origin, "size", e.Refused.Size, "root", e.Refused.Root, "cosigned_size", e.Head.Size,
+			"cosigned_root", e.Head.Root)
+	}
+}
+
+// decide checks the submissions in turn, each against the head that the ones before it leave behind, cosigns those that pass, and
+// returns what has to be recorded before any of them may be told. If it can't sign it returns no changes and the error.
+func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes, error) {
+	var changes Changes
+	now := c.now().Unix()
+	last := make(map[string]*submission) // of each log that moves, the one that it ends at
+	var passed []*submission
+	for _, s := range batch {
+		head, ok := heads[s.checkpoint.Origin]
+		s.lines, s.err = nil, nil
+		if !ok {
+			s.err = errUnknown // it was known a moment ago, and what is known stays known
+			continue
+		}
+		var found Conflict
+		if found, s.err = check(head, s.request); found != "" {
+			changes.Evidence = append(changes.Evidence, Evidence{
+				Conflict: found, Seen: now, Head: head, Refused: s.checkpoint, Note: joinNote(s.checkpoint, s.signed), Proof: s.request.lines,
+			})
+		}
+		if s.err == nil && head.At-now > maxClockLag {
+			s.err = fmt.Errorf("%w: the clock is %d seconds behind the log's newest cosignature", errUnavailable, head.At-now)
+		}
+		if s.err != nil {
+			continue
+		}
+		s.accepted = Head{Origin: head.Origin, Size: s.checkpoint.Size, Root: s.checkpoint.Root, At: max(now, head.At)}
+		heads[head.Origin] = s.accepted
+		last[head.Origin] = s
+		passed = append(passed, s)
+	}
+	if err := c.cosign(passed); err != nil {
+		return Changes{}, err
+	}
+	for _, s := range last {
+		changes.Moves = append(changes.Moves, Move{s.accepted, append(joinNote(s.checkpoint, s.signed), s.lines...)})
+	}
+	return changes, nil
+}
+
+// check is the protocol: it decides on a request of a log whose head is given. The order is that of the specification's text. A
+// conflict is found where the checkpoint, which the log has signed, contradicts what was cosigned; the request is then refused, too.
+func check(head Head, r *request) (found Conflict, err error) {
+	size, root := r.checkpoint.Size, r.checkpoint.Root
+	// "The old size MUST be equal to or lower than the checkpoint size. Otherwise, the witness MUST respond with a 400".
+	if r.old > size {
+		return "", fmt.Errorf("%w: old size %d is greater than the checkpoint's, %d", errMalformed, r.old, size)
+	}
+	forked := head.At > 0 && size == head.Size && root != head.Root
+	if forked {
+		found = ConflictFork
+	} else if size == 0 && root != merkle.EmptyRoot() {
+		found = ConflictEmpty
+	}
+	// "The witness MUST check that the old size matches the size of the latest checkpoint it cosigned for the checkpoint's origin
+	// (or zero if it never cosigned a checkpoint for that origin). If it doesn't match, the witness MUST respond with a 409".
+	if r.old != head.Size {
+		return found, &conflictError{head.Size}
+	}
+	// "A checkpoint of size zero MUST have the root hash of the empty tree […]. Otherwise, the witness MUST respond with a 422".
+	if size == 0 && root != merkle.EmptyRoot() {
+		return found, fmt.Errorf("%w: size 0 with the root %v, want %v", errInconsistent, root, merkle.EmptyRoot())
+	}
+	// "If the old size matches the checkpoint size, the witness MUST check that the root hashes are also identical. If they don't
+	// match, the witness MUST respond with a 422".
+	if forked {
+		return found, fmt.Errorf("%w: the root of size %d is %v, cosigned was %v", errInconsistent, size, root, head.Root)
+	}
+	// "If the proof is not empty when the old size is zero, or if a Merkle Consistency Proof doesn't verify, the witness MUST
+	// respond with a 422". From size 0, and from a size to itself, only the empty proof verifies.
+	if err := merkle.VerifyConsistency(r.old, size, r.proof, head.Root, root); err != nil {
+		if r.old > 0 && size > r.old {
+			found = ConflictInconsistent
+		}
+		return found, fmt.Errorf("%w: %w", errInconsistent, err)
+	}
+	return "", nil
+}
+
+// cosign makes the cosignatures of the submissions, on all processors: of what a batch costs they are the most.
+func (c *committer) cosign(passed []*submission) error {
+	workers := min(runtime.GOMAXPROCS(0), (len(passed)+7)/8)
+	if workers <= 1 {
+		for _, s := range passed {
+			if err := c.cosignOne(s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	errs := make([]error, workers)
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(passed) && errs[w] == nil; i += workers {
+				errs[w] = c.cosignOne(passed[i])
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// cosignOne sets the signature lines of a submission. "The cosignature MUST NOT omit the timestamp, i.e. the timestamp MUST NOT be
+// zero." What is signed is encoded from the parsed checkpoint, and for the whole tree.
+func (c *committer) cosignOne(s *submission) error {
+	for _, cosigner := range c.cosigners {
+		sig, err := cosigner.Cosign(s.checkpoint, s.accepted.Time())
+		if err != nil {
+			return err
+		}
+		s.lines = appendSignature(s.lines, sig)
+	}
+	return nil
+}
+
+// joinNote returns the signed note of a checkpoint.
+func joinNote(c checkpoint.Checkpoint, sigs []note.Signature) []byte {
+	var b strings.Builder
+	b.WriteString(c.Text())
+	b.WriteByte('\n')
+	msg := []byte(b.String())
+	for _, sig := range sigs {
+		msg = appendSignature(msg, sig)
+	}
+	return msg
+}
+
+// appendSignature appends a signature line: "each starting with the — character (U+2014) and ending with a newline character".
+func appendSignature(b []byte, sig note.Signature) []byte {
+	return fmt.Appendf(b, "— %s %s\n", sig.Name, sig.Base64)
+}
