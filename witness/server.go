@@ -322,4 +322,3 @@ func signatureBytes(sig note.Signature) ([]byte, error) {
 	}
 	return raw[4:], nil
 }
-

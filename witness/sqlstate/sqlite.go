@@ -51,7 +51,9 @@ func OpenSQLite(ctx context.Context, path string) (*DB, error) {
 }
 
 // OpenSQLiteBeside opens the state for a command that looks at it or adds keys, whether or not a witness runs on it.
-func OpenSQLiteBeside(ctx context.Context, path string) (*DB, error) { return openSQLite(ctx, path, nil) }
+func OpenSQLiteBeside(ctx context.Context, path string) (*DB, error) {
+	return openSQLite(ctx, path, nil)
+}
 
 func openSQLite(ctx context.Context, path string, lock *flock.Flock) (*DB, error) {
 	file := &sqliteFile{lock: lock, known: make(map[string]witness.Head)}
