@@ -127,6 +127,9 @@ func (p *listParser) member(line string) error {
 		}
 		p.now, p.stage, p.vkeyAt = LogKey{Origin: v.Name(), VKey: value}, wantOriginOrQPD, p.line
 	case name == "origin" && p.stage == wantOriginOrQPD:
+		if err := checkOrigin(value); err != nil {
+			return p.fault("%v", err)
+		}
 		p.now.Origin, p.stage = value, wantQPD
 	case name == "qpd" && (p.stage == wantOriginOrQPD || p.stage == wantQPD):
 		n, err := strconv.ParseUint(value, 10, 64)

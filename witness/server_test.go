@@ -705,16 +705,18 @@ func TestOps(t *testing.T) {
 // that is invalid or gone does nothing at all.
 func TestListsAddLogsAndNothingElse(t *testing.T) {
 	known, listed, later := newLog(t, "example.com/known", 5), newLog(t, "example.com/listed", 5), newLog(t, "example.com/later", 5)
-	block := func(l *testLog) string { return "vkey " + l.vkeys[0] + "\norigin " + l.origin + "\nqpd 10\ncontact me\n" }
+	block := func(l *testLog) string {
+		return "vkey " + l.vkeys[0] + "\norigin " + l.origin + "\nqpd 10\ncontact me\n"
+	}
 	takeover := newLog(t, known.origin, 5) // another key of a log that is known
 	var mu sync.Mutex
 	list := "logs/v0\n" + block(listed) + block(takeover)
-	fetched := make(chan bool, 100)
+	fetched := 0
 	lists := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprint(w, list)
-		fetched <- true
+		fetched++
 	}))
 	defer lists.Close()
 	w := newWitness(t, options{}, known)
@@ -730,10 +732,13 @@ func TestListsAddLogsAndNothingElse(t *testing.T) {
 	}
 	set := func(text string) {
 		mu.Lock()
+		defer mu.Unlock()
 		list = text
-		mu.Unlock()
-		for range 6 { // by then it was taken, or not
-			<-fetched
+		// When it is fetched for the second time, what it says has been done or not.
+		for before := fetched; fetched < before+2; {
+			mu.Unlock()
+			time.Sleep(5 * time.Millisecond)
+			mu.Lock()
 		}
 	}
 	becomes(listed, 200)
