@@ -82,6 +82,7 @@ func newRootCmd() *cobra.Command {
 		newServeCmd(),
 		newVerifyCmd(),
 		newVersionCmd(),
+		newWitnessCmd(),
 	)
 	describeEnvironment(root)
 	return root

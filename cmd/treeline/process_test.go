@@ -82,16 +82,29 @@ func newProcess(dataDir string, flags ...string) *process {
 func launch(cwd string, env []string, dataDir string, flags ...string) (*process, error) {
 	p := newProcess(dataDir, flags...)
 	p.cmd.Dir, p.cmd.Env = cwd, env
+	if err := p.start("}}'\n"); err != nil { // the end of the call to paste
+		return p, err
+	}
+	key, err := os.ReadFile(filepath.Join(cwd, dataDir, "admin.key"))
+	if filepath.IsAbs(dataDir) {
+		key, err = os.ReadFile(filepath.Join(dataDir, "admin.key"))
+	}
+	p.key = strings.TrimSpace(string(key))
+	return p, err
+}
+
+// start starts the process, and returns when its greeting has come to an end, or, with the error, when it has ended instead.
+func (p *process) start(end string) error {
 	stdout, out, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.cmd.Stdout = out
 	err = p.cmd.Start()
 	out.Close()
 	if err != nil {
 		stdout.Close()
-		return nil, err
+		return err
 	}
 	go func() {
 		p.cmd.Wait()
@@ -104,15 +117,15 @@ func launch(cwd string, env []string, dataDir string, flags ...string) (*process
 		if err != nil {
 			stdout.Close()
 			<-p.exited
-			return p, fmt.Errorf("treeline serve: %v; it wrote:\n%s", p.cmd.ProcessState, p.stderr.String())
+			return fmt.Errorf("treeline: %v; it wrote:\n%s", p.cmd.ProcessState, p.stderr.String())
 		}
-		if url, ok := strings.CutPrefix(line, "treeline is listening on "); ok {
+		if _, url, ok := strings.Cut(line, " is listening on "); ok {
 			p.url = strings.TrimSpace(url)
 		}
 		if url, ok := strings.CutPrefix(line, "Metrics and health for the operator: "); ok {
 			p.ops = strings.TrimSuffix(strings.TrimSpace(url), "/metrics")
 		}
-		if strings.HasSuffix(p.stdout, "}}'\n") { // the end of the call to paste
+		if strings.HasSuffix(p.stdout, end) {
 			break
 		}
 	}
@@ -120,12 +133,7 @@ func launch(cwd string, env []string, dataDir string, flags ...string) (*process
 		io.Copy(io.Discard, lines)
 		stdout.Close()
 	}()
-	key, err := os.ReadFile(filepath.Join(cwd, dataDir, "admin.key"))
-	if filepath.IsAbs(dataDir) {
-		key, err = os.ReadFile(filepath.Join(dataDir, "admin.key"))
-	}
-	p.key = strings.TrimSpace(string(key))
-	return p, err
+	return nil
 }
 
 // kill ends the process as a crash would, and waits until it is gone.

@@ -20,6 +20,7 @@ import (
 // The scripts in testdata/script use the program as a person does at a shell. Beside what testscript has they know:
 //
 //	serve DIR [flag…]       start a server on DIR; its greeting is stdout; sets SERVER, OPS and ADMIN (the admin key)
+//	witness DIR [flag…]     start a witness on DIR; its greeting is stdout; sets WITNESS and OPS
 //	halt                    stop it gracefully, which must go well (stop is testscript's own: it ends the script)
 //	exits CODE COMMAND …    run a command, which must end with that exit code
 //	set NAME MEMBER         set NAME to a member of the JSON object that is stdout
@@ -36,7 +37,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "halt": scriptHalt, "exits": scriptExits, "set": scriptSet, "line": scriptLine,
+			"serve": scriptServe, "witness": scriptWitness, "halt": scriptHalt, "exits": scriptExits, "set": scriptSet, "line": scriptLine,
 			"mode": scriptMode, "change": scriptChange,
 		},
 		RequireUniqueNames: true,
@@ -56,9 +57,33 @@ func arity(ts *testscript.TestScript, neg bool, args []string, least int, usage 
 
 func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	arity(ts, neg, args, 1, "serve DIR [flag…]")
-	env := []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "GORACE=" + ts.Getenv("GORACE")}
-	p, err := launch(ts.MkAbs("."), env, args[0], args[1:]...)
+	p, err := launch(ts.MkAbs("."), scriptEnv(ts), args[0], args[1:]...)
 	ts.Check(err)
+	scriptRuns(ts, p)
+	fmt.Fprint(ts.Stdout(), p.stdout)
+	ts.Setenv("SERVER", p.url)
+	ts.Setenv("OPS", p.ops)
+	ts.Setenv("ADMIN", p.key)
+	ts.Setenv("TREELINE_SERVER", p.url)
+}
+
+func scriptWitness(ts *testscript.TestScript, neg bool, args []string) {
+	arity(ts, neg, args, 1, "witness DIR [flag…]")
+	p := newWitnessProcess(args[0], args[1:]...)
+	p.cmd.Dir, p.cmd.Env = ts.MkAbs("."), scriptEnv(ts)
+	ts.Check(p.start(witnessGreeting))
+	scriptRuns(ts, p)
+	fmt.Fprint(ts.Stdout(), p.stdout)
+	ts.Setenv("WITNESS", p.url)
+	ts.Setenv("OPS", p.ops)
+}
+
+func scriptEnv(ts *testscript.TestScript) []string {
+	return []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "GORACE=" + ts.Getenv("GORACE")}
+}
+
+// scriptRuns makes p the script's server, which is gone when the script ends.
+func scriptRuns(ts *testscript.TestScript, p *process) {
 	ts.Value(serverKey{}).(*scriptServer).process = p
 	ts.Defer(func() {
 		select {
@@ -68,11 +93,6 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		ts.Check(p.healthy())
 	})
-	fmt.Fprint(ts.Stdout(), p.stdout)
-	ts.Setenv("SERVER", p.url)
-	ts.Setenv("OPS", p.ops)
-	ts.Setenv("ADMIN", p.key)
-	ts.Setenv("TREELINE_SERVER", p.url)
 }
 
 func scriptHalt(ts *testscript.TestScript, neg bool, args []string) {
@@ -138,7 +158,8 @@ func scriptChange(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o600))
 }
 
-// curl is as much of curl as the calls need that the server and the documents tell people to paste: -X, -H, -d and -i.
+// curl is as much of curl as the calls need that the server and the documents tell people to paste: -X, -H, -d, -i, and --data-binary
+// for a file.
 func curl() {
 	var url, body string
 	method, header, withHeader := "", http.Header{}, false
@@ -152,6 +173,13 @@ func curl() {
 			method = value()
 		case "-d":
 			body = value()
+		case "--data-binary":
+			data, err := os.ReadFile(strings.TrimPrefix(value(), "@"))
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "curl:", err)
+				os.Exit(26)
+			}
+			body = string(data)
 		case "-H":
 			name, v, _ := strings.Cut(value(), ": ")
 			header.Set(name, v)

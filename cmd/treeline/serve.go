@@ -143,7 +143,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	front.open(r.server)
 	back.open(r.server.Ops())
 	greet(stdout, r.service, public.Addr(), opsAddr, r.keyFile)
-	return serveAll(ctx, listeners, failed, r.server, logger)
+	return serveAll(ctx, listeners, failed, r.server.Close, logger)
 }
 
 // running is what a server is made of, once its store is there.
@@ -275,15 +275,16 @@ type listener struct {
 	server *http.Server
 }
 
-// serveAll answers on all listeners until ctx ends or one of them fails, and then lets requests finish.
-func serveAll(ctx context.Context, listeners []listener, failed <-chan error, server *api.Server, logger *slog.Logger) error {
+// serveAll answers on all listeners until ctx ends or one of them fails, and then lets requests finish. It calls stopping before, for
+// those that would wait for long.
+func serveAll(ctx context.Context, listeners []listener, failed <-chan error, stopping func(), logger *slog.Logger) error {
 	var err error
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 		logger.Info("stopping: no new requests, those in flight are answered")
 	}
-	server.Close()
+	stopping()
 	grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for _, l := range listeners {

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log/postgres/pgtest"
+	"github.com/treeline-log/treeline/merkle"
+)
+
+// witnessGreeting is how the greeting of treeline witness ends.
+const witnessGreeting = "treeline witness add-log VKEY\n\n"
+
+// newWitnessProcess returns a treeline witness that isn't started yet, on free ports.
+func newWitnessProcess(dataDir string, flags ...string) *process {
+	p := &process{dir: dataDir, exited: make(chan struct{})}
+	p.cmd = exec.Command("treeline", append([]string{
+		"witness", "--data-dir", dataDir, "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
+	}, flags...)...)
+	p.cmd.Stderr = &p.stderr
+	return p
+}
+
+// witnessing starts a witness for a test, and ends it with the test if it still runs.
+func witnessing(t *testing.T, dir string, flags ...string) *process {
+	t.Helper()
+	p := newWitnessProcess(dir, flags...)
+	if err := p.start(witnessGreeting); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-p.exited:
+		default:
+			if err := p.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := p.healthy(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// feeder is a log that grows and has a witness cosign it, at most one entry at a time. Since each proof goes from a size n to n+1, it
+// is built from the compact range alone: the hashes that make the old root and the new leaf.
+type feeder struct {
+	origin string
+	signer note.Signer
+	vkey   string
+
+	tree   *merkle.Range
+	acked  uint64 // the largest size for which the witness has answered with a cosignature
+	claims uint64 // the largest size that was ever sent
+}
+
+func newFeeder(t *testing.T, origin string) *feeder {
+	t.Helper()
+	signer, vkey, err := checkpoint.Seed{7}.Ed25519(origin, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &feeder{origin: origin, signer: signer, vkey: vkey, tree: merkle.NewRange()}
+}
+
+// at returns the tree of a size.
+func (f *feeder) at(size uint64) *merkle.Range {
+	tree := merkle.NewRange()
+	for i := range size {
+		tree.Append(merkle.LeafHash(fmt.Appendf(nil, "%s %d", f.origin, i)), func(uint, uint64, merkle.Hash) {})
+	}
+	return tree
+}
+
+// request returns the request from one size to another, whose tree is rebuilt for the proof.
+func (f *feeder) request(from, to uint64) (string, error) {
+	tree := f.at(to)
+	nodes := make(map[int][]merkle.Hash)
+	again := merkle.NewRange()
+	for i := range to {
+		again.Append(merkle.LeafHash(fmt.Appendf(nil, "%s %d", f.origin, i)), func(level uint, _ uint64, h merkle.Hash) {
+			nodes[int(level)] = append(nodes[int(level)], h)
+		})
+	}
+	proof, err := merkle.ConsistencyProof(context.Background(), from, to, tiles(nodes))
+	if err != nil {
+		return "", err
+	}
+	msg, err := checkpoint.Sign(checkpoint.Checkpoint{Origin: f.origin, Size: to, Root: tree.Root()}, f.signer)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "old %d\n", from)
+	for _, h := range proof {
+		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
+	}
+	return b.String() + "\n" + string(msg), nil
+}
+
+// tiles are the complete subtrees of a tree, by level.
+type tiles map[int][]merkle.Hash
+
+func (t tiles) ReadTile(_ context.Context, tile merkle.Tile) ([]merkle.Hash, error) {
+	first := tile.Index * merkle.TileWidth
+	return t[8*tile.Level][first : first+uint64(tile.Width)], nil
+}
+
+// feed sends one request after another until the witness is gone or ctx ends. An answer that a witness must not give is an error.
+func (f *feeder) feed(ctx context.Context, p *process, verifier note.Verifier) error {
+	from := f.acked
+	for ctx.Err() == nil {
+		to := from + uint64(rand.IntN(3))
+		f.claims = max(f.claims, to)
+		sent, err := f.request(from, to)
+		if err != nil {
+			return err
+		}
+		resp, err := httpClient.Post(p.url+"/add-checkpoint", "", strings.NewReader(sent))
+		if err != nil {
+			return nil // it was killed
+		}
+		answer, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			return nil
+		}
+		switch resp.StatusCode {
+		case http.StatusOK:
+			_, msg, _ := strings.Cut(sent, "\n\n")
+			if n, err := note.Open([]byte(msg+string(answer)), note.VerifierList(verifier)); err != nil || len(n.Sigs) != 1 {
+				return fmt.Errorf("%s: %q isn't cosigned: %v", f.origin, answer, err)
+			}
+			f.acked, from = max(f.acked, to), to
+		case http.StatusConflict:
+			size, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 64)
+			if err != nil || size < f.acked || size > f.claims {
+				return fmt.Errorf("%s: the witness says %q, it had cosigned size %d and was sent %d", f.origin, answer, f.acked, f.claims)
+			}
+			from = size
+		default:
+			return fmt.Errorf("%s: status %d %s", f.origin, resp.StatusCode, answer)
+		}
+	}
+	return nil
+}
+
+// However often and whenever a witness is killed: what it cosigned, it knows, and it cosigns nothing that doesn't extend it.
+func TestWitnessKilledAtRandom(t *testing.T) {
+	rounds := 6
+	if long() {
+		rounds = 60
+	}
+	t.Run("sqlite", func(t *testing.T) { killWitness(t, rounds) })
+	t.Run("postgres", func(t *testing.T) { killWitness(t, rounds, "--db", pgtest.Database(t)) })
+}
+
+func killWitness(t *testing.T, rounds int, flags ...string) {
+	dir := t.TempDir()
+	var feeders []*feeder
+	for i := range 4 {
+		f := newFeeder(t, fmt.Sprintf("logs.example/logs/%d", i))
+		feeders = append(feeders, f)
+		args := append([]string{"witness", "add-log", f.vkey, "--data-dir", dir}, flags...)
+		if code, out, err := treeline(args...); err != nil || code != exitOK {
+			t.Fatalf("add-log: %d, %v\n%s", code, err, out)
+		}
+	}
+	var verifier note.Verifier
+	for range rounds {
+		p := witnessing(t, dir, flags...)
+		if verifier == nil {
+			_, rest, _ := strings.Cut(p.stdout, "URL):\n  ")
+			vkey, _, _ := strings.Cut(rest, "\n")
+			var err error
+			if verifier, err = checkpoint.NewVerifier(vkey); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var wg sync.WaitGroup
+		errs := make([]error, len(feeders))
+		before := feeders[0].acked
+		for i, f := range feeders {
+			wg.Go(func() { errs[i] = f.feed(t.Context(), p, verifier) })
+		}
+		time.Sleep(time.Duration(100+rand.IntN(200)) * time.Millisecond)
+		p.kill()
+		wg.Wait()
+		httpClient.CloseIdleConnections()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("from size %d to %d", before, feeders[0].acked)
+	}
+	p := witnessing(t, dir, flags...)
+	for _, f := range feeders {
+		// A fork from below what was cosigned.
+		sent, err := f.request(0, f.acked+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := httpClient.Post(p.url+"/add-checkpoint", "", strings.NewReader(sent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusConflict {
+			t.Fatalf("from size 0: %d %q, %v, want 409", resp.StatusCode, body, err)
+		}
+		size, err := strconv.ParseUint(strings.TrimSuffix(string(body), "\n"), 10, 64)
+		if err != nil || size < f.acked || size > f.claims || f.acked < uint64(rounds) {
+			t.Errorf("%s: it says %q, acknowledged was %d of %d", f.origin, body, f.acked, f.claims)
+		}
+	}
+}
+
+// A witness waits for its database, as a server does.
+func TestAWitnessWaitsForItsDatabase(t *testing.T) {
+	db := pgtest.Start(t)
+	url := db.Database(t)
+	db.Stop()
+	ops := freeAddress(t)
+	p := newWitnessProcess(t.TempDir(), "--db", url, "--ops-listen", ops)
+	started := make(chan error, 1)
+	go func() { started <- p.start(witnessGreeting) }()
+	untilAnswered(t, "http://"+ops+"/readyz", http.StatusServiceUnavailable, "connect")
+	db.Run(t)
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	untilAnswered(t, "http://"+ops+"/readyz", http.StatusOK, "ready")
+	if err := p.stop(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(p.stderr.String(), "horse") {
+		t.Errorf("the password is in what it says:\n%s", p.stderr.String())
+	}
+}
