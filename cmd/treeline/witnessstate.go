@@ -50,7 +50,7 @@ func (o witnessState) open(ctx context.Context) (*sqlstate.DB, error) {
 	}
 	state, err := sqlstate.OpenSQLite(ctx, path)
 	if errors.Is(err, sqlstate.ErrLocked) {
-		return nil, withHint(fmt.Errorf("%s is in use by another treeline witness; one of them runs on a file at a time", path),
+		return nil, withHint(fmt.Errorf("%s is in use by another treeline witness", path),
 			"stop that one, or give this one its own --data-dir")
 	}
 	return state, err
