@@ -57,7 +57,7 @@ func OpenSQLiteBeside(ctx context.Context, path string) (*DB, error) {
 
 func openSQLite(ctx context.Context, path string, lock *flock.Flock) (*DB, error) {
 	file := &sqliteFile{lock: lock, known: make(map[string]witness.Head)}
-	db := &DB{dialect: file}
+	db := &DB{dialect: file, hurried: true}
 	if err := file.open(ctx, db, path); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening %s: %w", path, file.describe(err))
@@ -75,7 +75,7 @@ func (f *sqliteFile) open(ctx context.Context, db *DB, path string) error {
 		return err
 	}
 	// One connection writes, so that transactions queue here.
-	if db.write, err = connectSQLite(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "wal_autocheckpoint(4000)"); err != nil {
+	if db.write, err = connectSQLite(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"); err != nil {
 		return err
 	}
 	m, err := migrator(db.write.DB, goose.DialectSQLite3, "sqlite")
