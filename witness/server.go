@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,9 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 )
+
+// maxAdd is about how many keys of a list are added by one transaction.
+const maxAdd = 500
 
 // refreshInterval is how soon a log that somebody else has made known, a command or another server, is known here.
 const refreshInterval = time.Second
@@ -176,11 +181,25 @@ func (s *Server) pollList(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	added, err := s.state.AddKeys(ctx, keys, false)
-	if err != nil || added == 0 {
-		return err
+	// Of what is known already nothing is written: a transaction keeps cosignatures waiting.
+	keys = slices.DeleteFunc(keys, func(k LogKey) bool { return s.logs.log(k.Origin) != nil })
+	slices.SortStableFunc(keys, func(a, b LogKey) int { return strings.Compare(a.Origin, b.Origin) })
+	total := 0
+	for len(keys) > 0 {
+		n := min(len(keys), maxAdd)
+		for n < len(keys) && keys[n].Origin == keys[n-1].Origin { // all keys of a log, or it would be known without the others
+			n++
+		}
+		added, err := s.state.AddKeys(ctx, keys[:n], false)
+		if err != nil {
+			return err
+		}
+		total, keys = total+added, keys[n:]
 	}
-	s.logger.Info("logs were added from a list", "list", url, "keys", added)
+	if total == 0 {
+		return nil
+	}
+	s.logger.Info("logs were added from a list", "list", url, "keys", total)
 	return s.logs.refresh(ctx)
 }
 

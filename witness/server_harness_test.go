@@ -339,12 +339,3 @@ func (w *testWitness) metric(tb testing.TB, name string) float64 {
 	tb.Errorf("there is no metric %s", name)
 	return 0
 }
-
-// replaced returns s with old, which must be in it, replaced once.
-func replaced(tb testing.TB, s, old, new string) string {
-	tb.Helper()
-	if !strings.Contains(s, old) {
-		tb.Fatalf("%q isn't in %q", old, s)
-	}
-	return strings.Replace(s, old, new, 1)
-}

@@ -109,6 +109,20 @@ func (t tiles) ReadTile(_ context.Context, tile merkle.Tile) ([]merkle.Hash, err
 	return t[8*tile.Level][first : first+uint64(tile.Width)], nil
 }
 
+// post sends a body, and returns the status and the body of the answer; 0 if there is none.
+func post(url, body string) (int, string) {
+	resp, err := httpClient.Post(url, "", strings.NewReader(body))
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(answer)
+}
+
 // feed sends one request after another until the witness is gone, and counts the answers. One that a witness must not give is an error.
 func (f *feeder) feed(p *process, verifier note.Verifier, answers *atomic.Int64) error {
 	for from := f.acked; ; answers.Add(1) {
@@ -118,30 +132,24 @@ func (f *feeder) feed(p *process, verifier note.Verifier, answers *atomic.Int64)
 		if err != nil {
 			return err
 		}
-		resp, err := httpClient.Post(p.url+"/add-checkpoint", "", strings.NewReader(sent))
-		if err != nil {
+		status, answer := post(p.url+"/add-checkpoint", sent)
+		switch status {
+		case 0:
 			return nil // it was killed
-		}
-		answer, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return nil
-		}
-		switch resp.StatusCode {
 		case http.StatusOK:
 			_, msg, _ := strings.Cut(sent, "\n\n")
-			if n, err := note.Open([]byte(msg+string(answer)), note.VerifierList(verifier)); err != nil || len(n.Sigs) != 1 {
+			if n, err := note.Open([]byte(msg+answer), note.VerifierList(verifier)); err != nil || len(n.Sigs) != 1 {
 				return fmt.Errorf("%s: %q isn't cosigned: %v", f.origin, answer, err)
 			}
 			f.acked, from = max(f.acked, to), to
 		case http.StatusConflict:
-			size, err := strconv.ParseUint(strings.TrimSuffix(string(answer), "\n"), 10, 64)
+			size, err := strconv.ParseUint(strings.TrimSuffix(answer, "\n"), 10, 64)
 			if err != nil || size < f.acked || size > f.claims {
 				return fmt.Errorf("%s: the witness says %q, it had cosigned size %d and was sent %d", f.origin, answer, f.acked, f.claims)
 			}
 			from = size
 		default:
-			return fmt.Errorf("%s: status %d %s", f.origin, resp.StatusCode, answer)
+			return fmt.Errorf("%s: status %d %s", f.origin, status, answer)
 		}
 	}
 }
@@ -210,16 +218,11 @@ func killWitness(t *testing.T, rounds int, flags ...string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := httpClient.Post(p.url+"/add-checkpoint", "", strings.NewReader(sent))
-		if err != nil {
-			t.Fatal(err)
+		status, body := post(p.url+"/add-checkpoint", sent)
+		if status != http.StatusConflict {
+			t.Fatalf("from size 0: %d %q, want 409", status, body)
 		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusConflict {
-			t.Fatalf("from size 0: %d %q, %v, want 409", resp.StatusCode, body, err)
-		}
-		size, err := strconv.ParseUint(strings.TrimSuffix(string(body), "\n"), 10, 64)
+		size, err := strconv.ParseUint(strings.TrimSuffix(body, "\n"), 10, 64)
 		if err != nil || size < f.acked || size > f.claims {
 			t.Errorf("%s: it says %q, acknowledged was %d of %d", f.origin, body, f.acked, f.claims)
 		}
