@@ -70,3 +70,6 @@ func EncodePayload(json []byte) []byte { return encodePayload(json) }
 
 // ForgetReplicaFailure has the replica asked again at once.
 func (s *Service) ForgetReplicaFailure() { s.reader.(*replicated).retry.Store(0) }
+
+// Holds reports whether the JSON of an event holds what any has that the filter selects.
+func Holds(f *Filter, json []byte) bool { return f.needles().in(json) }

@@ -197,11 +197,16 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 
 // decodeEvent returns the event in a payload.
 func decodeEvent(p Payload) (*Event, error) {
-	data, err := decodePayload(p.Data)
+	json, err := decodePayload(p.Data)
 	if err != nil {
 		return nil, err
 	}
-	e, err := ParseStored(data)
+	return storedEvent(json)
+}
+
+// storedEvent returns the event that a store has. It is ErrDamaged if it isn't one.
+func storedEvent(json []byte) (*Event, error) {
+	e, err := ParseStored(json)
 	if err != nil {
 		return nil, fmt.Errorf("its content isn't a canonical event: %v: %w", err, ErrDamaged)
 	}

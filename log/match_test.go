@@ -112,6 +112,10 @@ func TestMatch(t *testing.T) {
 		if got := c.filter.Match(bare, 500); got != c.bare {
 			t.Errorf("%s, of an event without members: got %t, want %t", c.name, got, c.bare)
 		}
+		// What is selected isn't passed over unparsed either.
+		if c.want && !log.Holds(&c.filter, e.JSON()) || c.bare && !log.Holds(&c.filter, bare.JSON()) {
+			t.Errorf("%s: the filter selects an event that holds none of what it looks for", c.name)
+		}
 		if got := c.filter.All(); got != (c.name == "nothing") {
 			t.Errorf("%s: all is %t", c.name, got)
 		}

@@ -24,9 +24,9 @@ type Record struct {
 
 // disclosure returns what the record discloses of its event.
 func (r *Record) disclosure() (*Disclosure, error) {
-	event, err := ParseStored(r.Event)
+	event, err := storedEvent(r.Event)
 	if err != nil {
-		return nil, fmt.Errorf("its content isn't a canonical event: %v: %w", err, ErrDamaged)
+		return nil, err
 	}
 	if len(r.Seed) != 32 {
 		return nil, fmt.Errorf("its seed has %d bytes, not 32: %w", len(r.Seed), ErrDamaged)

@@ -76,10 +76,11 @@ func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
 
 // search is one page in the making.
 type search struct {
-	log    *Log
-	filter *Filter
-	page   Page
-	query  *index.Query // nil: the index can't help
+	log     *Log
+	filter  *Filter
+	page    Page
+	query   *index.Query // nil: the index can't help
+	needles needles
 
 	from, to uint64 // what is still to be searched
 	found    Found
@@ -160,7 +161,7 @@ func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
 
 // run searches what the index covers and what it doesn't, in the order of the page.
 func (s *search) run(ctx context.Context) error {
-	s.query = s.filter.query()
+	s.query, s.needles = s.filter.query(), s.filter.needles()
 	metas, covered, err := s.segments(ctx)
 	if err != nil {
 		return err
@@ -235,7 +236,7 @@ func (s *search) look(ctx context.Context, metas []index.Meta) (gone *index.Meta
 	if !s.page.Oldest {
 		slices.Reverse(metas)
 	}
-	for n := 4; len(metas) > 0; n *= 4 {
+	for n := 8; len(metas) > 0; n *= 8 {
 		level := metas[0].Level
 		n = min(n, maxLookups)
 		if s.query != nil {
@@ -403,94 +404,107 @@ func (s *search) check(ctx context.Context, candidates []uint64, size int) (done
 			chunk = candidates[len(candidates)-n:]
 			candidates = candidates[:len(candidates)-n]
 		}
-		read, err := s.read(ctx, chunk)
+		matches, err := s.read(ctx, chunk)
 		if err != nil {
 			return false, err
 		}
 		s.checked += n
 		if !s.page.Oldest {
-			slices.Reverse(read)
+			slices.Reverse(matches)
 		}
-		for i := range read {
-			c := &read[i]
-			if c.event != nil && s.filter.Match(c.event, c.record.ReceivedAt) {
-				s.found.Records = append(s.found.Records, c.record)
-				s.bytes += len(c.record.Event)
-			}
-			if s.page.Oldest {
-				s.from = c.record.Index + 1
-			} else {
-				s.to = c.record.Index
-			}
-			if len(s.found.Records) > 0 && (len(s.found.Records) >= s.page.Limit || s.bytes >= s.page.MaxBytes) {
+		for _, r := range matches {
+			s.found.Records = append(s.found.Records, r)
+			s.bytes += len(r.Event)
+			if len(s.found.Records) >= s.page.Limit || s.bytes >= s.page.MaxBytes {
+				s.passed(r.Index, r.Index+1)
 				return true, nil
 			}
 		}
+		s.passed(chunk[0], chunk[n-1]+1)
 	}
 	return false, nil
 }
 
-// candidate is an event that may match.
-type candidate struct {
-	record Record
-	event  *Event // nil if its content is gone
+// passed notes that the events [first, end), which were next in the order of the page, are searched.
+func (s *search) passed(first, end uint64) {
+	if s.page.Oldest {
+		s.from = end
+	} else {
+		s.to = first
+	}
 }
 
-// read reads candidates: what is there of them.
-func (s *search) read(ctx context.Context, indices []uint64) ([]candidate, error) {
-	sizes := s.log.Sizes()
-	out := make([]candidate, 0, len(indices))
-	addEntry := func(index uint64, b []byte) error {
-		e, err := storedEntry(index, b)
-		if err != nil {
-			return err
-		}
-		r := Record{
-			Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
-			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous,
-		}
-		out = append(out, candidate{record: r})
-		return nil
-	}
-	i := 0
+// read reads candidates, and returns those that match, in the order of their indices. First it reads the contents, which nearly
+// always decide, and then the entries of those that are left.
+func (s *search) read(ctx context.Context, candidates []uint64) ([]Record, error) {
+	var indices []uint64
+	var events []*Event
+	var seeds [][]byte
 	addContent := func(index uint64, p Payload) error {
-		for out[i].record.Index < index {
-			i++
-		}
 		if p.Data == nil {
 			return nil
 		}
-		e, err := decodeEvent(p)
+		json, err := decodePayload(p.Data)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
-		c := &out[i]
-		c.event = e
-		c.record.ID, c.record.Event, c.record.Seed = e.ID(), e.JSON(), slices.Clone(p.Seed)
+		if !s.needles.in(json) {
+			return nil
+		}
+		e, err := storedEvent(json)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
+		}
+		if s.filter.matchContent(e) {
+			indices, events, seeds = append(indices, index), append(events, e), append(seeds, slices.Clone(p.Seed))
+		}
 		return nil
 	}
 	store, id := s.log.service.reader, s.log.ID
-	from, to := indices[0], indices[len(indices)-1]+1
 	var err error
-	if to-from == uint64(len(indices)) {
-		next := from
-		err = store.Entries(ctx, id, from, to, func(b []byte) error {
-			next++
-			return addEntry(next-1, b)
-		})
-	} else {
-		err = store.EntriesAt(ctx, id, indices, addEntry)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading entries of log %s: %w", s.log.Name, err)
-	}
-	if to-from == uint64(len(indices)) {
+	if from, to, ok := run(candidates); ok {
 		err = store.Payloads(ctx, id, from, to, addContent)
 	} else {
-		err = store.PayloadsAt(ctx, id, indices, addContent)
+		err = store.PayloadsAt(ctx, id, candidates, addContent)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading contents of log %s: %w", s.log.Name, err)
 	}
+	if len(indices) == 0 {
+		return nil, nil
+	}
+	sizes := s.log.Sizes()
+	out, i := make([]Record, 0, len(indices)), 0
+	addEntry := func(b []byte) error {
+		index, event, seed := indices[i], events[i], seeds[i]
+		i++
+		e, err := storedEntry(index, b)
+		if err != nil {
+			return err
+		}
+		if !s.filter.Match(event, e.ReceivedAt) {
+			return nil
+		}
+		r := Record{
+			ID: event.ID(), Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
+			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous, Event: event.JSON(), Seed: seed,
+		}
+		out = append(out, r)
+		return nil
+	}
+	if from, to, ok := run(indices); ok {
+		err = store.Entries(ctx, id, from, to, addEntry)
+	} else {
+		err = store.EntriesAt(ctx, id, indices, func(_ uint64, b []byte) error { return addEntry(b) })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading entries of log %s: %w", s.log.Name, err)
+	}
 	return out, nil
+}
+
+// run returns the range that ascending indices are all of, if they are.
+func run(indices []uint64) (from, to uint64, ok bool) {
+	from, to = indices[0], indices[len(indices)-1]+1
+	return from, to, to-from == uint64(len(indices))
 }
