@@ -37,3 +37,6 @@ var Statements = map[string]string{
 	"sqlPayloads": fmt.Sprintf(sqlPayloads, 1), "sqlPayloadsAt": fmt.Sprintf(sqlPayloadsAt, 1),
 	"sqlCheckpoint": sqlCheckpoint, "sqlCheckpoints": sqlCheckpoints, "sqlIDs": sqlIDs, "sqlSegments": sqlSegments, "sqlBlocks": sqlBlocks,
 }
+
+// Planning is how the sessions that prepare statements let them be planned.
+var Planning = planning

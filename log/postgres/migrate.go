@@ -53,7 +53,7 @@ func MigrationStatus(ctx context.Context, url string) ([]Migration, error) {
 }
 
 func withMigrator(ctx context.Context, url string, fn func(*goose.Provider) error) error {
-	connector, address, err := connect(url, checkTimeout, grace, func() {})
+	connector, address, err := connect(url, checkTimeout, grace, false, func() {})
 	if err != nil {
 		return err
 	}

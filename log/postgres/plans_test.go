@@ -36,7 +36,8 @@ var fill = []string{
 	`ANALYZE`,
 }
 
-// No statement that reads or searches goes through a whole table, with the planner's estimate for these parameters or for any.
+// No statement that reads or searches goes through a whole table, with the planner's estimate for these parameters or for any, not
+// even by a plan that was made before there was anything in it.
 func TestNothingIsReadWhole(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
@@ -46,11 +47,6 @@ func TestNothingIsReadWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for _, statement := range fill {
-		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-	}
 	numbers := func(n, step int64) (out pq.Int64Array) {
 		for i := range n {
 			out = append(out, i*step)
@@ -69,7 +65,7 @@ func TestNothingIsReadWhole(t *testing.T) {
 	for i := range logs {
 		logs[i], ids[i] = int64(1+i%4), fmt.Sprint("event-", i)
 	}
-	for _, test := range []struct {
+	tests := []struct {
 		name   string
 		params []any
 	}{
@@ -97,13 +93,27 @@ func TestNothingIsReadWhole(t *testing.T) {
 		{"sqlSegments", []any{1}},
 		{"sqlBlocks", []any{1, 0, numbers(1, 1), oneFrom, oneTo}},
 		{"sqlBlocks", []any{1, 0, numbers(64, 1), from, to}},
-	} {
-		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-			plan := explain(t, conn, mode, postgres.Statements[test.name], test.params)
+	}
+	check := func(when string, settings map[string]string) {
+		for _, test := range tests {
+			plan := explain(t, conn, settings, postgres.Statements[test.name], test.params)
 			if bad := wholeScans(plan); bad != nil {
-				t.Errorf("%s, %s: %v are read whole:\n%s", test.name, mode, bad, plan)
+				t.Errorf("%s, planned %s: %v are read whole:\n%s", test.name, when, bad, plan)
 			}
 		}
+	}
+	if _, err := conn.ExecContext(t.Context(), "VACUUM ANALYZE"); err != nil {
+		t.Fatal(err)
+	}
+	check("when the tables are known to be empty, and kept", postgres.Planning)
+	for _, statement := range fill {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	check("when they are full", postgres.Planning)
+	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} { // as behind a pooler
+		check("with "+mode, map[string]string{"plan_cache_mode": mode, "enable_seqscan": "on"})
 	}
 }
 
@@ -123,8 +133,8 @@ func TestNoBlockIsSorted(t *testing.T) {
 		}
 	}
 	params := []any{1, 0, pq.Int64Array{1, 2, 3}, pq.ByteaArray{{0}, {5}}, pq.ByteaArray{{1}, {6}}}
-	for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
-		plan := explain(t, conn, mode, postgres.Statements["sqlBlocks"], params)
+	for _, settings := range []map[string]string{postgres.Planning, {"plan_cache_mode": "force_custom_plan", "enable_seqscan": "on"}} {
+		plan := explain(t, conn, settings, postgres.Statements["sqlBlocks"], params)
 		var sorted func(n planNode) bool
 		sorted = func(n planNode) bool {
 			return strings.HasSuffix(n.Type, "Sort") && slices.ContainsFunc(n.Output, func(column string) bool {
@@ -132,13 +142,13 @@ func TestNoBlockIsSorted(t *testing.T) {
 			}) || slices.ContainsFunc(n.Plans, sorted)
 		}
 		if n, err := readPlan(plan); err != nil || sorted(n) {
-			t.Errorf("%s: blocks are sorted, %v:\n%s", mode, err, plan)
+			t.Errorf("%v: blocks are sorted, %v:\n%s", settings, err, plan)
 		}
 	}
 }
 
-// explain returns the plan of a statement with parameters, as JSON.
-func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any) string {
+// explain returns the plan of a statement with parameters under some settings, as JSON.
+func explain(t *testing.T, conn *sql.Conn, settings map[string]string, statement string, params []any) string {
 	t.Helper()
 	literals := make([]string, len(params))
 	for i, p := range params {
@@ -151,7 +161,11 @@ func explain(t *testing.T, conn *sql.Conn, mode, statement string, params []any)
 		}
 		literals[i] = pq.QuoteLiteral(fmt.Sprint(p)) // of an unknown type, which the statement decides
 	}
-	for _, statement := range []string{"SET plan_cache_mode = " + mode, "PREPARE p AS " + statement} {
+	prepare := []string{"PREPARE p AS " + statement}
+	for name, value := range settings {
+		prepare = append(prepare, "SET "+name+" = "+value)
+	}
+	for _, statement := range prepare {
 		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -149,7 +150,7 @@ func open(ctx context.Context, o Options) (*Store, error) {
 			db.SetMaxIdleConns(-1)
 			db.SetMaxIdleConns(n)
 		}
-		connector, address, err := connect(o.URL, o.patience(), o.grace, silent)
+		connector, address, err := connect(o.URL, o.patience(), o.grace, !o.Pooler, silent)
 		if err != nil {
 			return nil, err
 		}
@@ -277,9 +278,14 @@ func (s *Store) CheckCopy(ctx context.Context, other *Store) error {
 // Address returns where the database is, for messages: it has no password.
 func (s *Store) Address() string { return s.address }
 
+// planning lets PostgreSQL plan a prepared statement once, for any parameters: otherwise it plans some of them anew each time, which
+// takes it longer than to run them. The plan is kept while tables grow that were empty when it was made, so it must not be to
+// read them whole.
+var planning = map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+
 // connect returns what makes connections, and the address for messages, which has no password. A connection that is silent for a
 // grace longer than a statement may take is given up, and silent is called.
-func connect(url string, patience, grace time.Duration, silent func()) (*pq.Connector, string, error) {
+func connect(url string, patience, grace time.Duration, prepared bool, silent func()) (*pq.Connector, string, error) {
 	c, err := pq.NewConfig(url)
 	if err != nil {
 		return nil, "", errors.New("the database's URL can't be read: want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full")
@@ -295,12 +301,16 @@ func connect(url string, patience, grace time.Duration, silent func()) (*pq.Conn
 	if c.Runtime == nil {
 		c.Runtime = make(map[string]string)
 	}
-	for name, value := range map[string]string{
+	parameters := map[string]string{
 		"statement_timeout":                   strconv.FormatInt(patience.Milliseconds(), 10),
 		"idle_in_transaction_session_timeout": strconv.FormatInt(idleTimeout.Milliseconds(), 10),
 		// While PostgreSQL waits for the data of a COPY it minds neither: a client that vanished is noticed by TCP, in 30 s.
 		"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4",
-	} {
+	}
+	if prepared {
+		maps.Copy(parameters, planning)
+	}
+	for name, value := range parameters {
 		if _, set := c.Runtime[name]; !set {
 			c.Runtime[name] = value
 		}
