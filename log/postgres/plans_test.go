@@ -41,7 +41,12 @@ var fill = []string{
 func TestNothingIsReadWhole(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
-	open(t, url) // which makes the first part
+	s := open(t, url) // which makes the first part
+	for name, want := range postgres.Planning {
+		if got, err := postgres.Setting(t.Context(), s, name); err != nil || got != want {
+			t.Errorf("%s is %q, %v; want %s", name, got, err, want)
+		}
+	}
 	conn, err := direct(t, url).Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
