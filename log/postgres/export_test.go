@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/pressly/goose/v3"
 )
 
 // WithGrace sets for how long longer than the longest statement a silent connection is kept.
@@ -40,3 +42,11 @@ var Statements = map[string]string{
 
 // Planning is how the sessions that prepare statements let them be planned.
 var Planning = planning
+
+// MigrateTo brings the schema of an empty database to a version that another program worked with.
+func MigrateTo(ctx context.Context, url string, version int64) error {
+	return withMigrator(ctx, url, func(m *goose.Provider) error {
+		_, err := m.UpTo(ctx, version)
+		return err
+	})
+}

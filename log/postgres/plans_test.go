@@ -19,9 +19,9 @@ import (
 var fill = []string{
 	`CREATE TEMPORARY TABLE sizes AS SELECT * FROM (VALUES (1, 200000), (2, 30000), (3, 9000), (4, 1000)) AS s (log, size)`,
 	`INSERT INTO parts (part, class, opened_at) VALUES (2, 'standard', 0), (3, 'standard', 0)`,
-	`CREATE TABLE payloads_2 (LIKE payloads INCLUDING ALL)`,
+	`CREATE TABLE payloads_2 (LIKE payloads INCLUDING ALL, PRIMARY KEY (log, idx))`,
 	`ALTER TABLE payloads ATTACH PARTITION payloads_2 FOR VALUES IN (2)`,
-	`CREATE TABLE payloads_3 (LIKE payloads INCLUDING ALL)`,
+	`CREATE TABLE payloads_3 (LIKE payloads INCLUDING ALL, PRIMARY KEY (log, idx))`,
 	`ALTER TABLE payloads ATTACH PARTITION payloads_3 FOR VALUES IN (3)`,
 	`INSERT INTO heads SELECT log, size, 0, sha256(''), '', FALSE, 'standard', 3 FROM sizes`,
 	`INSERT INTO entries SELECT log, i, convert_to(repeat('x', 73 * 10), 'UTF8') FROM sizes, generate_series(0, size - 1, 10) AS i`,

@@ -153,7 +153,7 @@ const (
 		UPDATE parts SET closed_at = $2 WHERE class = $1 AND part < $3 AND closed_at IS NULL`
 	// Made beside the others and then attached, which doesn't hold up those who read or write them.
 	sqlCreatePart = `
-		CREATE TABLE payloads_%[1]d (LIKE payloads INCLUDING ALL)`
+		CREATE TABLE payloads_%[1]d (LIKE payloads INCLUDING ALL, PRIMARY KEY (log, idx))`
 	sqlAttachPart = `
 		ALTER TABLE payloads ATTACH PARTITION payloads_%[1]d FOR VALUES IN (%[1]d)`
 )
