@@ -39,4 +39,4 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-postgres:
-	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchPostgres$$' -count 1 -timeout 90m -v | grep -v '^=== '
+	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchPostgres$$' -count 1 -timeout 90m -v | grep --line-buffered -v '^=== '

@@ -59,6 +59,7 @@ func TestBenchPostgres(t *testing.T) {
 	fmt.Println("\n## Over 200 logs, as the store grows")
 	// The first minute is not the start: nothing that was written has to be written back yet.
 	b.batches(60*time.Second, "--log", "many", "--logs", "200")
+	before, wal := b.events(), b.wal()
 	first, firstIndexed := b.batches(20*time.Second, "--log", "many", "--logs", "200")
 	fmt.Printf("at %d events: %.0f events/s acknowledged, %.0f indexed\n", b.events(), first, firstIndexed)
 	for b.events() < large {
@@ -68,6 +69,7 @@ func TestBenchPostgres(t *testing.T) {
 	last, lastIndexed := b.batches(20*time.Second, "--log", "many", "--logs", "200")
 	fmt.Printf("at %d events: %.0f events/s acknowledged, %.0f indexed: %.2f and %.2f of the start\n",
 		b.events(), last, lastIndexed, last/first, lastIndexed/firstIndexed)
+	fmt.Printf("PostgreSQL's log: %.0f bytes an event\n", (b.wal()-wal)/float64(b.events()-before))
 
 	fmt.Printf("\n## Reads at %d events\n", b.events())
 	b.searches()
@@ -142,6 +144,13 @@ func (b *pgBench) metric(name string) float64 {
 }
 
 func (b *pgBench) events() int { return int(b.metric("treeline_events")) }
+
+// wal returns how many bytes PostgreSQL's log has grown to.
+func (b *pgBench) wal() (bytes float64) {
+	b.t.Helper()
+	b.scan(b.open(b.url), `SELECT pg_current_wal_lsn() - '0/0'`, nil, &bytes)
+	return bytes
+}
 
 func (b *pgBench) createLog(name string) {
 	b.t.Helper()
@@ -324,7 +333,7 @@ func orAll(filter string) string {
 func (b *pgBench) proofs() {
 	var head struct{ Sizes struct{ Signed int } }
 	b.server.mustGetJSON(b.t, "/v1/checkpoint?log=many-0001", &head)
-	for _, clients := range []int{1, 16} {
+	for _, clients := range []int{1, 8} {
 		b.reads(fmt.Sprintf("inclusion proof, %d clients", clients), clients, 20_000, func(i int) string {
 			return fmt.Sprintf("/v1/proofs/inclusion?log=many-0001&index=%d&size=%d", i*7919%head.Sizes.Signed, head.Sizes.Signed)
 		})
