@@ -2,8 +2,8 @@
 //
 // What keeps a log from forking is one statement: its head is moved WHERE size is what the writer built on, in the
 // transaction that adds the rows. That transaction first locks the heads of its logs, in the order of their numbers, so
-// that writers queue instead of failing. Nothing depends on a session: no advisory locks, no LISTEN, no named prepared
-// statements, so that a pooler may hand each transaction another connection.
+// that writers queue instead of failing. Nothing depends on a session: no advisory locks, no LISTEN, and no prepared statements
+// where a pooler may hand each transaction another connection, see Options.Pooler.
 package postgres
 
 import (
