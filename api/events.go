@@ -198,7 +198,7 @@ func (s *Server) writePlaces(w http.ResponseWriter, r *http.Request, l *log.Log,
 		out = append(out, '}')
 	}
 	out = append(out, ']')
-	if c, note := l.Signed(); wait != "" && c.Size >= end {
+	if note := l.Covering(end - 1); wait != "" && note != nil {
 		out = append(append(out, `,"checkpoint":`...), quote(note)...)
 	}
 	status := http.StatusCreated

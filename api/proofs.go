@@ -120,11 +120,12 @@ func (s *Server) getConsistency(w http.ResponseWriter, r *http.Request, l *log.L
 }
 
 // noteFor returns the checkpoint of exactly that size if one was signed, else the newest, to which a consistency proof
-// leads.
+// leads, with the cosignatures that there are.
 func noteFor(ctx context.Context, l *log.Log, size uint64) ([]byte, error) {
 	c, err := l.CheckpointAt(ctx, size)
 	if err == nil && c.Size == size {
-		return c.Note, nil
+		note, _, err := l.Cosigned(ctx, c)
+		return note, err
 	}
 	if err != nil && !errors.Is(err, log.ErrNotFound) {
 		return nil, err
@@ -156,39 +157,84 @@ func sizesOf(l *log.Log) sizes {
 
 // signedHead is the answer of /v1/checkpoint.
 type signedHead struct {
-	Log        string   `json:"log"`
-	Origin     string   `json:"origin"`
-	VKeys      []string `json:"vkeys"`
-	Checkpoint string   `json:"checkpoint"`
-	Sizes      sizes    `json:"sizes"`
-	Witnesses  []string `json:"witnesses"`
+	Log        string     `json:"log"`
+	Origin     string     `json:"origin"`
+	VKeys      []string   `json:"vkeys"`
+	Checkpoint string     `json:"checkpoint"` // with the cosignatures that there are
+	Sizes      sizes      `json:"sizes"`
+	Witnesses  []witness  `json:"witnesses"` // those of the policy that have cosigned it
+	Release    string     `json:"release"`   // what is released: all that is "signed", only what is "witnessed", or "fail-open"
+	Evidence   []evidence `json:"evidence,omitempty"`
+}
+
+// witness is a witness that has cosigned a checkpoint.
+type witness struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+	At   string `json:"at"`
+}
+
+// evidence is what is kept of a contradiction between a log and its witnesses.
+type evidence struct {
+	Kind    string `json:"kind"`
+	Witness string `json:"witness,omitempty"` // its key
+	Size    uint64 `json:"size"`
+	At      string `json:"at"`
+	Ours    string `json:"ours"`
+	Theirs  string `json:"theirs,omitempty"`
+}
+
+func viewEvidence(all []log.Evidence) (out []evidence) {
+	for _, e := range all {
+		out = append(out, evidence{
+			Kind: e.Kind, Witness: e.Key, Size: e.Size, At: string(log.AppendTime(nil, e.At)), Ours: string(e.Ours), Theirs: string(e.Theirs),
+		})
+	}
+	return out
 }
 
 func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
-	_, note := l.Signed()
+	newest, note := l.Signed()
 	if note == nil {
 		if l.Stopped() != nil {
 			return log.ErrStopped
 		}
 		return log.ErrNotReady
 	}
+	c := log.Signed{Size: newest.Size, Note: note}
 	if _, ok := q["size"]; ok {
 		size, err := q.number("size", 0, 0, merkle.MaxSize)
 		if err != nil {
 			return err
 		}
-		c, err := l.CheckpointAt(r.Context(), size)
+		c, err = l.CheckpointAt(r.Context(), size)
 		if errors.Is(err, log.ErrNotFound) || err == nil && c.Size != size {
 			return notFound("checkpoint of that size")
 		}
 		if err != nil {
 			return err
 		}
-		note = c.Note
 	}
-	return writeJSON(w, http.StatusOK, signedHead{
-		Log: l.Name, Origin: l.Origin, VKeys: l.VKeys, Checkpoint: string(note), Sizes: sizesOf(l), Witnesses: []string{},
-	})
+	note, cosigners, err := l.Cosigned(r.Context(), c)
+	if err != nil {
+		return err
+	}
+	head := signedHead{
+		Log: l.Name, Origin: l.Origin, VKeys: l.VKeys, Checkpoint: string(note), Sizes: sizesOf(l), Witnesses: []witness{},
+		Release: l.Release(),
+	}
+	for _, by := range cosigners {
+		at := string(log.AppendTime(nil, time.Unix(by.At, 0).UnixMicro()))
+		head.Witnesses = append(head.Witnesses, witness{by.Name, by.Key, at})
+	}
+	if l.Stopped() != nil {
+		all, err := l.Evidence(r.Context())
+		if err != nil {
+			return err
+		}
+		head.Evidence = viewEvidence(all)
+	}
+	return writeJSON(w, http.StatusOK, head)
 }
 
 // readable returns the log whose public paths the request may read: anybody a public log's, others with a key of the log.

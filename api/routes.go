@@ -1,7 +1,9 @@
 package api
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -165,11 +167,33 @@ func (s *Server) getReady(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
+// getReadyDetails says why the service isn't fit to serve, and what is wrong that doesn't keep it from serving.
 func (s *Server) getReadyDetails(w http.ResponseWriter, r *http.Request) {
 	if err := s.service.Ready(r.Context()); err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "not ready: %v\n", err)
-		return
+	} else {
+		fmt.Fprintln(w, "ready")
 	}
-	fmt.Fprintln(w, "ready")
+	for _, warning := range s.warnings() {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+	for _, l := range s.service.Logs() {
+		if l.Stopped() != nil {
+			writeEvidence(r.Context(), w, l)
+		}
+	}
+}
+
+// writeEvidence writes the checkpoints that contradict each other, for whoever has to show them.
+func writeEvidence(ctx context.Context, w io.Writer, l *log.Log) {
+	all, err := l.Evidence(ctx)
+	if err != nil {
+		fmt.Fprintf(w, "\nevidence against log %s can't be read: %v\n", l.Name, err)
+	}
+	for _, e := range all {
+		if e.Kind == log.EvidenceContradiction {
+			fmt.Fprintf(w, "\nevidence against log %s, shown by witness %s:\n\n%s\nthe log's own newest checkpoint then:\n\n%s", l.Name, e.Key, e.Theirs, e.Ours)
+		}
+	}
 }

@@ -46,20 +46,23 @@ type Config struct {
 	Seed     checkpoint.Seed // the key of cursors is derived from it
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
+	// Warnings returns what is wrong that doesn't keep the server from serving, for the operator; nil: nothing ever is.
+	Warnings func() []string
 	Now      func() time.Time // what times before now are counted from; nil: time.Now
 }
 
 // Server answers the HTTP interface. Its zero value is not usable; New makes one.
 type Server struct {
-	service *log.Service
-	logger  *slog.Logger
-	keys    keyring
-	cursors cursors
-	bodies  bodyBudget
-	metrics *metrics
-	now     func() time.Time
-	mux     *http.ServeMux
-	ops     *http.ServeMux
+	service  *log.Service
+	logger   *slog.Logger
+	keys     keyring
+	cursors  cursors
+	bodies   bodyBudget
+	metrics  *metrics
+	now      func() time.Time
+	warnings func() []string
+	mux      *http.ServeMux
+	ops      *http.ServeMux
 
 	closing context.Context // ends long polls when the server shuts down
 	close   context.CancelFunc
@@ -70,8 +73,11 @@ func New(c Config) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Warnings == nil {
+		c.Warnings = func() []string { return nil }
+	}
 	s := &Server{
-		service: c.Service, logger: c.Logger, now: c.Now,
+		service: c.Service, logger: c.Logger, now: c.Now, warnings: c.Warnings,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
 		metrics: newMetrics(c.Registry),

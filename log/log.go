@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
@@ -24,6 +26,10 @@ type Log struct {
 	progress  progress
 	signing   sync.Mutex // guards publisher
 	publisher *checkpoint.Publisher
+	recorded  []byte        // the note that this server recorded last; guarded by signing
+	signs     atomic.Bool   // the newest checkpoint is this server's
+	judging   sync.Mutex    // one release is decided at a time
+	accepted  atomic.Uint64 // up to where claims of witnesses are let pass
 }
 
 // Sizes returns how far the log has come.
@@ -127,7 +133,7 @@ func (l *Log) RecordByID(ctx context.Context, id string) (Record, error) {
 func (l *Log) RecordsBackwards(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
 	const step = 64
 	var out []Record
-	for bytes := 0; to > from && bytes < maxBytes; {
+	for length := 0; to > from && length < maxBytes; {
 		first := max(from, to-min(to, step))
 		run, err := l.Records(ctx, first, to, step*MaxEventSize)
 		if err != nil {
@@ -135,7 +141,7 @@ func (l *Log) RecordsBackwards(ctx context.Context, from, to uint64, maxBytes in
 		}
 		slices.Reverse(run)
 		for _, r := range run {
-			bytes += len(r.Event)
+			length += len(r.Event)
 		}
 		out, to = append(out, run...), first
 	}
@@ -166,7 +172,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 	if err != nil {
 		return nil, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
 	}
-	have, bytes := from, 0
+	have, length := from, 0
 	err = l.service.reader.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
 		event, err := decodeEvent(p)
 		if err != nil {
@@ -178,7 +184,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 		have++
 		r := &out[index-from]
 		r.ID, r.Event, r.Seed = event.ID(), event.JSON(), slices.Clone(p.Seed)
-		if bytes += len(r.Event); bytes > maxBytes {
+		if length += len(r.Event); length > maxBytes {
 			return errEnough
 		}
 		return nil
@@ -220,14 +226,14 @@ func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
 	return l.progress.wait(ctx, reached(size, state))
 }
 
-// Proof returns the proof file of the event at index (C2SP tlog-proof), under the newest signed checkpoint. It is
-// ErrNotSigned if that doesn't cover the event yet. The proof has been verified: a stored content that no longer matches
+// Proof returns the proof file of the event at index (C2SP tlog-proof), under the newest checkpoint for which the witness policy is
+// met, with its cosignatures, or, if that doesn't cover the event, under the newest signed one. It is ErrNotSigned if that doesn't cover the event yet. The proof has been verified: a stored content that no longer matches
 // its entry, or an entry its tree, is ErrDamaged and not a proof that fails elsewhere.
 func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
-	c, note := l.Signed()
-	if index >= c.Size {
+	c, note := l.covering(index)
+	if note == nil {
 		l.refreshSigned(ctx, func(s Sizes) bool { return index < s.Signed })
-		if c, note = l.Signed(); index >= c.Size {
+		if c, note = l.covering(index); note == nil {
 			return nil, ErrNotSigned
 		}
 	}
@@ -252,6 +258,23 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 		return nil, err
 	}
 	return checkpoint.Proof{Index: index, Hashes: hashes, Checkpoint: note, Extra: extra}.Marshal()
+}
+
+// covering returns the checkpoint under which an entry is best proven, a nil note if there is none yet.
+func (l *Log) covering(index uint64) (checkpoint.Checkpoint, []byte) {
+	for _, newest := range []func() (checkpoint.Checkpoint, []byte){l.progress.witnessed, l.Signed} {
+		if c, note := newest(); note != nil && index < c.Size {
+			return c, note
+		}
+	}
+	return checkpoint.Checkpoint{}, nil
+}
+
+// Covering returns the note under which the entry at index is best proven: the newest witnessed one, or else the newest signed one,
+// if that covers it; otherwise nil.
+func (l *Log) Covering(index uint64) []byte {
+	_, note := l.covering(index)
+	return note
 }
 
 // Inclusion returns the inclusion proof of the entry at index in the tree of the given size, with the leaf hash. The size
@@ -322,7 +345,7 @@ func (l *Log) CheckpointAt(ctx context.Context, size uint64) (Signed, error) {
 // Tile returns the bytes of a tile or entry bundle (C2SP tlog-tiles), ErrNotFound if the released tree doesn't have it.
 func (l *Log) Tile(ctx context.Context, t merkle.Tile) ([]byte, error) {
 	if !t.In(l.Sizes().Released) {
-		l.refreshSigned(ctx, func(s Sizes) bool { return t.In(s.Released) })
+		l.refreshReleased(ctx, func(s Sizes) bool { return t.In(s.Released) })
 		if !t.In(l.Sizes().Released) {
 			return nil, ErrNotFound
 		}
@@ -420,10 +443,16 @@ func (s source) Record(ctx context.Context, c checkpoint.Checkpoint, note []byte
 	if errors.Is(err, ErrExists) {
 		return fmt.Errorf("%w: %w", checkpoint.ErrConflict, err)
 	}
+	if err == nil {
+		s.l.recorded = note
+	}
 	return err
 }
 
-func (s source) Publish(c checkpoint.Checkpoint, note []byte) { s.l.progress.publish(c, note) }
+func (s source) Publish(c checkpoint.Checkpoint, note []byte) {
+	s.l.signs.Store(bytes.Equal(note, s.l.recorded))
+	s.l.progress.publish(c, note)
+}
 
 // Locate completes the places of duplicates, all of them with one request to the store.
 func (l *Log) Locate(ctx context.Context, places []Place) error {

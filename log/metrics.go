@@ -20,8 +20,9 @@ type metrics struct {
 	indexed      prometheus.Counter
 	unreadable   prometheus.Counter
 
-	queueEvents, total, signedLag, indexLag, stopped, logs *prometheus.Desc
-	size, signed, released                                 *prometheus.Desc
+	queueEvents, total, signedLag, witnessLag, releaseLag, indexLag *prometheus.Desc
+	stopped, held, failOpen, logs                                   *prometheus.Desc
+	size, signed, released, witnessed                               *prometheus.Desc
 }
 
 // maxLogSeries bounds the series that carry a log's name: with more logs than that only the totals are exported.
@@ -62,11 +63,19 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		logs:        prometheus.NewDesc("treeline_logs", "Logs.", nil, nil),
 		stopped:     prometheus.NewDesc("treeline_logs_stopped", "Logs whose signing is stopped. Alarm if not 0.", nil, nil),
 		signedLag:   prometheus.NewDesc("treeline_unsigned_events", "Sequenced events not signed yet, over all logs.", nil, nil),
-		indexLag:    prometheus.NewDesc("treeline_unindexed_events", "Sequenced events not in the search index yet, over all logs.", nil, nil),
-		total:       prometheus.NewDesc("treeline_events", "Sequenced events, over all logs.", nil, nil),
-		size:        prometheus.NewDesc("treeline_log_size", "Sequenced events of a log.", []string{"log"}, nil),
-		signed:      prometheus.NewDesc("treeline_log_signed_size", "Signed size of a log.", []string{"log"}, nil),
-		released:    prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
+		witnessLag: prometheus.NewDesc("treeline_unwitnessed_events",
+			"Signed events for which the witness policy isn't met yet, over all logs; 0 where there is none.", nil, nil),
+		releaseLag: prometheus.NewDesc("treeline_unreleased_events", "Signed events not released yet, over all logs.", nil, nil),
+		held: prometheus.NewDesc("treeline_logs_held",
+			"Logs that aren't signed yet since this server started, as their witnesses are asked or object. Alarm if it stays above 0.", nil, nil),
+		failOpen: prometheus.NewDesc("treeline_witness_fail_open",
+			"1 if checkpoints are released though the witness policy isn't met (--witness-fail-open).", nil, nil),
+		indexLag:  prometheus.NewDesc("treeline_unindexed_events", "Sequenced events not in the search index yet, over all logs.", nil, nil),
+		total:     prometheus.NewDesc("treeline_events", "Sequenced events, over all logs.", nil, nil),
+		size:      prometheus.NewDesc("treeline_log_size", "Sequenced events of a log.", []string{"log"}, nil),
+		signed:    prometheus.NewDesc("treeline_log_signed_size", "Signed size of a log.", []string{"log"}, nil),
+		released:  prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
+		witnessed: prometheus.NewDesc("treeline_log_witnessed_size", "Witnessed size of a log.", []string{"log"}, nil),
 	}
 	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "read sizes", "read replica"} {
 		m.failures.WithLabelValues(attempted)
@@ -90,7 +99,10 @@ func (m *metrics) batch(events int, took time.Duration, err error) {
 
 // Describe is for the gauges that are read when they are asked for.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.queueEvents, m.logs, m.stopped, m.signedLag, m.indexLag, m.total, m.size, m.signed, m.released} {
+	for _, d := range []*prometheus.Desc{
+		m.queueEvents, m.logs, m.stopped, m.held, m.failOpen, m.signedLag, m.witnessLag, m.releaseLag, m.indexLag, m.total,
+		m.size, m.signed, m.released, m.witnessed,
+	} {
 		ch <- d
 	}
 }
@@ -101,12 +113,19 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	logs := m.service.Logs()
-	var events, unsigned, unindexed uint64
-	stopped := 0
+	var events, unsigned, unwitnessed, unreleased, unindexed uint64
+	stopped, held := 0, 0
 	for _, l := range logs {
 		s := l.Sizes()
 		events += s.Size
 		unsigned += s.Size - s.Signed
+		unreleased += s.Signed - min(s.Signed, s.Released)
+		if m.service.Witnessed() {
+			unwitnessed += s.Signed - min(s.Signed, s.Witnessed)
+		}
+		if l.progress.holding() != nil && l.Stopped() == nil {
+			held++
+		}
 		lag, _ := l.progress.unindexed()
 		unindexed += lag
 		if l.Stopped() != nil && !l.Frozen() {
@@ -116,10 +135,19 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 			gauge(m.size, float64(s.Size), l.Name)
 			gauge(m.signed, float64(s.Signed), l.Name)
 			gauge(m.released, float64(s.Released), l.Name)
+			gauge(m.witnessed, float64(s.Witnessed), l.Name)
 		}
 	}
 	gauge(m.logs, float64(len(logs)))
 	gauge(m.stopped, float64(stopped))
+	gauge(m.held, float64(held))
+	failOpen := 0.0
+	if m.service.config.Policy != nil && m.service.config.FailOpen {
+		failOpen = 1
+	}
+	gauge(m.failOpen, failOpen)
+	gauge(m.witnessLag, float64(unwitnessed))
+	gauge(m.releaseLag, float64(unreleased))
 	gauge(m.total, float64(events))
 	gauge(m.signedLag, float64(unsigned))
 	gauge(m.queueEvents, float64(m.service.sequencer.waiting()))

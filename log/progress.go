@@ -76,6 +76,7 @@ type progress struct {
 	gated   bool   // what is signed is not released before release says so
 	public  public
 	stopped error // why the log is stopped
+	held    error // why signing waits; nil: it doesn't
 	failure error // of signing, the last one unless it succeeded since
 	since   time.Time
 	waiting []*waiter
@@ -227,6 +228,21 @@ func (p *progress) stop(reason error) {
 			p.stopped = reason
 		}
 	})
+}
+
+// hold makes signing wait for a reason, or, with nil, no longer. It returns the reason before.
+func (p *progress) hold(reason error) (before error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, p.held = p.held, reason
+	return before
+}
+
+// holding returns why signing waits.
+func (p *progress) holding() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
 }
 
 // assumeIndexed takes all that is there for indexed until the index was looked at: appends shall not be refused for a lag that

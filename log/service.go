@@ -45,6 +45,8 @@ type Config struct {
 	// Policy says which witnesses cosign checkpoints, and how many of them make a checkpoint public; nil: none. Who sets it runs
 	// a feeder over Fed, too.
 	Policy *checkpoint.Policy
+	// AcceptClaims are sizes, by log, up to which claims of witnesses don't keep the log from being signed.
+	AcceptClaims map[string]uint64
 	// FailOpen releases all that is signed, whatever the witnesses say.
 	FailOpen bool
 	// MLDSA means that checkpoints are signed with ML-DSA-44, too, beside Ed25519.
@@ -232,8 +234,11 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{Info: info, service: s}
-	if s.config.Policy != nil && !s.config.FailOpen {
+	if s.gates(info) {
 		l.progress.gate()
+	}
+	if s.feeds(info) {
+		l.progress.hold(errUnasked)
 	}
 	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, signers, verifiers...)
 	head, err := s.store.Head(ctx, info.ID)
@@ -252,7 +257,29 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		s.fail(l, err)
 		l.showFenced(ctx)
 	}
-	return l, nil
+	err = l.resumeWitnessed(ctx)
+	if errors.Is(err, ErrDamaged) { // which is this log's own trouble
+		s.fail(l, err)
+		err = nil
+	}
+	return l, err
+}
+
+// resumeWitnessed takes up what witnesses have said of the log: what it is stopped by, and what of it is released.
+func (l *Log) resumeWitnessed(ctx context.Context) error {
+	err := l.heed(ctx)
+	if size := l.service.config.AcceptClaims[l.Name]; size > l.Accepted() {
+		if err := l.accept(ctx, size); err != nil {
+			return err
+		}
+		err = l.heed(ctx)
+	}
+	if errors.Is(err, ErrContradicted) || errors.Is(err, errOutvoted) {
+		l.stop(err)
+	} else if err != nil {
+		return err
+	}
+	return l.learnWitnessed(ctx)
 }
 
 // showFenced lets a log that is stopped serve what it had signed: the newest recorded checkpoint that the fence
@@ -315,7 +342,8 @@ func (s *Service) fail(l *Log, err error) {
 	}
 	s.metrics.failures.WithLabelValues("sign").Inc()
 	var refusal *checkpoint.Refusal
-	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) {
+	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) ||
+		errors.Is(err, ErrContradicted) || errors.Is(err, errOutvoted) {
 		l.stop(err)
 		return
 	}
@@ -454,6 +482,8 @@ func (s *Service) Ready(ctx context.Context) error {
 		}
 		if err := l.Stopped(); err != nil {
 			errs = append(errs, fmt.Errorf("log %s is stopped: %w", l.Name, err))
+		} else if err := l.progress.holding(); err != nil && !errors.Is(err, errUnasked) {
+			errs = append(errs, fmt.Errorf("log %s isn't signed until --accept-witness-claim or a newer store: %w", l.Name, err))
 		} else if since, err := l.progress.failing(); err != nil && s.config.Now().Sub(since) > signingPatience {
 			errs = append(errs, fmt.Errorf("log %s couldn't be signed since %v: %w", l.Name, since.UTC().Format(time.RFC3339), err))
 		}
@@ -516,6 +546,14 @@ func (l *Log) publish(ctx context.Context, doubt bool) error {
 	}
 	if doubt {
 		if err := l.publisher.Resume(ctx); err != nil {
+			return err
+		}
+	}
+	if l.Stopped() != nil || l.progress.holding() != nil {
+		return nil // it was stopped while this waited for its turn; or its witnesses are asked first
+	}
+	if l.service.config.Shared && l.service.feeds(l.Info) {
+		if err := l.heed(ctx); err != nil { // which another server may have found
 			return err
 		}
 	}

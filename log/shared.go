@@ -77,6 +77,14 @@ func (s *Service) Names(ctx context.Context) (map[ID]string, error) {
 	return names, nil
 }
 
+// refreshReleased learns of a checkpoint that another server has released, for somebody who waits until enough is.
+func (l *Log) refreshReleased(ctx context.Context, enough func(Sizes) bool) {
+	l.refreshSigned(ctx, func(s Sizes) bool { return enough(s) || s.Released < s.Signed })
+	if l.service.config.Shared && !enough(l.Sizes()) {
+		_ = l.learnWitnessed(ctx) // what fails here fails every interval, and is told then
+	}
+}
+
 // Lookup returns the log of that name, also if another server has just made it, or nil.
 func (s *Service) Lookup(ctx context.Context, name string) *Log {
 	l := s.Log(name)
@@ -124,7 +132,7 @@ func (s *Service) learnSizes(ctx context.Context) error {
 			l.progress.doubt.Store(true) // the store was set back: the publisher will look
 		}
 	}
-	errs := []error{s.learnStopped(ctx)}
+	errs := []error{s.learnStopped(ctx), s.learnAllWitnessed(ctx)}
 	unknown := false
 	for id, size := range sizes {
 		if l := s.LogByID(id); l != nil {
@@ -206,6 +214,17 @@ func (s *Service) learnStopped(ctx context.Context) error {
 			continue
 		}
 		l.progress.frozen.Store(head.Frozen)
+	}
+	return errors.Join(errs...)
+}
+
+// learnAllWitnessed learns of the cosignatures that other servers have collected. What is wrong with one log holds up no other.
+func (s *Service) learnAllWitnessed(ctx context.Context) error {
+	var errs []error
+	for _, l := range s.Logs() {
+		if err := l.learnWitnessed(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("log %s: %w", l.Name, err))
+		}
 	}
 	return errors.Join(errs...)
 }

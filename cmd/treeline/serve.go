@@ -37,6 +37,7 @@ type serveOptions struct {
 	mldsa     bool
 	logFormat string
 	logLevel  string
+	witnessOptions
 	// Of a PostgreSQL store.
 	lanes            int
 	conns            int
@@ -66,6 +67,7 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
 	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
 	f.BoolVar(&o.mldsa, "mldsa", false, "sign with ML-DSA-44, too, beside Ed25519: 3.3 kB more a checkpoint and a proof")
+	o.witnessOptions.register(f)
 	f.StringVar(&o.dbRead, "db-read", "", "PostgreSQL: a standby of the database, postgres://…, to read from where it has come far enough")
 	f.IntVar(&o.lanes, "lanes", postgres.DefaultLanes, "PostgreSQL: transactions that append at a time")
 	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
@@ -93,6 +95,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	if o.lanes < 1 || o.lanes > 64 || o.conns < 2 || o.conns > 1000 {
 		return errors.New("--lanes: from 1 to 64; --db-conns: from 2 to 1000")
+	}
+	if o.witnesses, err = o.witnessOptions.read(); err != nil {
+		return err
 	}
 	if o.dbRead != "" && !o.onPostgres() {
 		return errors.New("--db-read is for a store in PostgreSQL")
@@ -153,10 +158,14 @@ type running struct {
 	fence   fence
 	service *log.Service
 	server  *api.Server
+	feeding func() // ends the feeding of witnesses; nil: there are none
 	keyFile string
 }
 
 func (r *running) close() {
+	if r.feeding != nil {
+		r.feeding()
+	}
 	if r.service != nil {
 		r.service.Close()
 	}
@@ -237,6 +246,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
 		MLDSA: o.mldsa,
+		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
 	})
 	if err != nil {
 		return nil, err
@@ -249,7 +259,16 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if r.keyFile, err = o.ensureAdminKey(ctx, r.store); err != nil {
 		return nil, err
 	}
-	r.server = api.New(api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry})
+	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry}
+	if o.witnesses.policy != nil {
+		feeder, err := o.newFeeder(r.service, logger, registry)
+		if err != nil {
+			return nil, err
+		}
+		c.Warnings = feeder.Problems
+		r.feeding = feedInBackground(feeder)
+	}
+	r.server = api.New(c)
 	return r, nil
 }
 
