@@ -12,6 +12,7 @@ import (
 	"hash"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -273,6 +274,9 @@ func (c *copier) copyLog(ctx context.Context, info Info) error {
 	if err := c.copyCheckpoints(ctx, info.ID); err != nil {
 		return err
 	}
+	if err := c.copyCosignatures(ctx, info.ID); err != nil {
+		return err
+	}
 	if source.Frozen {
 		if err := c.to.Freeze(ctx, info.ID); err != nil {
 			return fmt.Errorf("freezing it in the target: %w", err)
@@ -481,6 +485,38 @@ func (c *copier) copyCheckpoints(ctx context.Context, id ID) error {
 	return nil
 }
 
+// copyCosignatures adds the source's cosignatures, and what it keeps as evidence, to the target. Those that are there already stay.
+func (c *copier) copyCosignatures(ctx context.Context, id ID) error {
+	var all []Cosignature
+	add := func() error {
+		err := c.to.Cosign(ctx, id, all)
+		all = all[:0]
+		return err
+	}
+	err := c.from.CosignaturesDown(ctx, id, merkle.MaxSize, func(k Cosignature) error {
+		if all = append(all, k); len(all) < copyCheckpoints {
+			return nil
+		}
+		return add()
+	})
+	if err == nil {
+		err = add()
+	}
+	if err != nil {
+		return fmt.Errorf("copying cosignatures: %w", err)
+	}
+	evidence, err := c.from.Evidence(ctx, id)
+	for _, e := range evidence {
+		if err == nil {
+			err = c.to.AddEvidence(ctx, id, e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("copying evidence: %w", err)
+	}
+	return nil
+}
+
 // compare reads all of a log in the target, and compares it with the source's: entries and tree by the root, the rest by hashes
 // over every byte.
 func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, contents hash.Hash) error {
@@ -536,6 +572,31 @@ func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, con
 		}
 		if !bytes.Equal(sums[0], sums[1]) {
 			return differ("checkpoints")
+		}
+		return nil
+	})
+	g.Go(func() error {
+		var sums [2][]byte
+		for i, store := range []Reader{c.from, c.to} {
+			sum := sha256.New()
+			err := store.CosignaturesDown(ctx, info.ID, merkle.MaxSize, func(k Cosignature) error {
+				addFields(sum, k.Size, []byte(k.Key), []byte(k.Line), strconv.AppendInt(nil, k.At, 10))
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			evidence, err := store.Evidence(ctx, info.ID)
+			if err != nil {
+				return err
+			}
+			for _, e := range evidence {
+				addFields(sum, e.Size, []byte(e.Kind), []byte(e.Key), e.Ours, e.Theirs, strconv.AppendInt(nil, e.At, 10))
+			}
+			sums[i] = sum.Sum(nil)
+		}
+		if !bytes.Equal(sums[0], sums[1]) {
+			return differ("cosignatures")
 		}
 		return nil
 	})

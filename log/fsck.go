@@ -24,6 +24,8 @@ type FsckOptions struct {
 	Verifiers []note.Verifier
 	// Fence is where the log's newest checkpoint is recorded outside the store; nil: not checked.
 	Fence checkpoint.Fence
+	// Policy names the witnesses under whose keys cosignatures are checked; nil: none.
+	Policy *checkpoint.Policy
 	// SkipContents leaves out the events, and checks entries, chain, tree and checkpoints only.
 	SkipContents bool
 	// Progress, if not nil, is told how many more entries or contents have been checked, from several goroutines.
@@ -56,8 +58,10 @@ type FsckReport struct {
 	Root        string        `json:"root"`   // of the entries that were read
 	Pinned      bool          `json:"pinned"` // the signatures were checked under keys that the caller gave
 	Checkpoints int           `json:"checkpoints"`
-	Contents    uint64        `json:"contents"` // how many events were re-hashed
-	Problems    []FsckProblem `json:"problems"` // by index; empty if all is well
+	Cosigned    int           `json:"cosigned"`    // cosignatures that were checked under a key of the policy
+	Uncheckable int           `json:"uncheckable"` // cosignatures by other keys
+	Contents    uint64        `json:"contents"`    // how many events were re-hashed
+	Problems    []FsckProblem `json:"problems"`    // by index; empty if all is well
 	Truncated   bool          `json:"truncated,omitempty"`
 }
 
@@ -65,7 +69,7 @@ type FsckReport struct {
 const maxProblems = 20
 
 // Fsck re-reads and re-hashes everything that a store holds of a log: entries, chain and tree, stored tree nodes, every
-// checkpoint and its signature, the fence, and each event against its entry and its id. It may run beside a server that
+// checkpoint with its signature and cosignatures, the fence, what witnesses have shown against the log, and each event against its entry and its id. It may run beside a server that
 // appends; it checks what was there when it began. Its error is that of not being able to check at all.
 func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckReport, error) {
 	f := &fsck{
@@ -275,12 +279,98 @@ func (f *fsck) checkTree(ctx context.Context) error {
 	if err == nil {
 		err = f.checkEnd(ctx)
 	}
+	if err == nil {
+		err = f.checkCosignatures(ctx)
+	}
+	if err == nil {
+		err = f.checkEvidence(ctx)
+	}
 	f.blame(false)
 	if f.later > 0 {
 		f.report.Problems[f.diverged].What += fmt.Sprintf("; later checkpoints that contradict the entries, too: %d", f.later)
 	}
 	f.report.Root = f.leaves.Root().String()
 	return err
+}
+
+// checkCosignatures checks what witnesses have signed: each is on a recorded checkpoint and, if the policy names its key, verifies.
+func (f *fsck) checkCosignatures(ctx context.Context) error {
+	const run = 1000 // read before any is checked: two reads at a time could wait for each other's connection
+	for most, more := uint64(merkle.MaxSize), true; more && !f.full(); {
+		var all []Cosignature
+		err := f.store.CosignaturesDown(ctx, f.info.ID, most, func(c Cosignature) error {
+			if len(all) >= run && all[len(all)-1].Size != c.Size {
+				return errEnough
+			}
+			all = append(all, c)
+			return nil
+		})
+		if more = errors.Is(err, errEnough); err != nil && !more {
+			return err
+		}
+		for len(all) > 0 && !f.full() {
+			n := slices.IndexFunc(all, func(c Cosignature) bool { return c.Size != all[0].Size })
+			if n < 0 {
+				n = len(all)
+			}
+			if err := f.checkCosigned(ctx, all[:n]); err != nil {
+				return err
+			}
+			most, all = all[0].Size-min(all[0].Size, 1), all[n:]
+		}
+	}
+	return nil
+}
+
+// checkCosigned checks the cosignatures on one checkpoint.
+func (f *fsck) checkCosigned(ctx context.Context, all []Cosignature) error {
+	size := all[0].Size
+	s, err := f.store.Checkpoint(ctx, f.info.ID, size)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if err != nil || s.Size != size {
+		f.bad(size, KindInvalid, "there are cosignatures on a checkpoint of size %d, which isn't recorded", size)
+		return nil
+	}
+	c, _, err := checkpoint.ParseNote(s.Note)
+	if err != nil {
+		return nil // said already
+	}
+	for _, k := range all {
+		i := -1
+		if f.opt.Policy != nil {
+			i = slices.IndexFunc(f.opt.Policy.Witnesses, func(w checkpoint.Witness) bool { return w.Key() == k.Key })
+		}
+		if i < 0 {
+			f.report.Uncheckable++
+			continue
+		}
+		f.report.Cosigned++
+		if !k.verifies(c, f.opt.Policy.Witnesses[i].Verifier) {
+			f.bad(size, KindInvalid, "the cosignature of %s on the checkpoint of size %d doesn't verify", k.Key, size)
+		}
+	}
+	return nil
+}
+
+// checkEvidence reports what witnesses have shown against the log.
+func (f *fsck) checkEvidence(ctx context.Context) error {
+	all, err := f.store.Evidence(ctx, f.info.ID)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.Kind != EvidenceContradiction {
+			continue
+		}
+		if _, _, err := checkpoint.Open(e.Theirs, f.info.Origin, f.verifiers...); err != nil {
+			f.bad(e.Size, KindInvalid, "the evidence by %s isn't a checkpoint of the log: %v", e.Key, err)
+			continue
+		}
+		f.bad(e.Size, KindDiverged, "witness %s has shown a checkpoint of size %d under the log's key that isn't in its history", e.Key, e.Size)
+	}
+	return nil
 }
 
 // compare replays the entries up to a checkpoint's size and compares the roots.

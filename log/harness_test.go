@@ -59,6 +59,10 @@ type testService struct {
 	replica *replica      // nil: none
 	mldsa   bool          // when opened
 	noKeys  bool          // when opened
+
+	policy   *checkpoint.Policy // nil: no witnesses
+	failOpen bool
+	accept   map[string]uint64
 }
 
 // holding keeps those who come from going on.
@@ -113,6 +117,7 @@ func (s *testService) tryOpen() error {
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
 		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa,
+		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ type fsckOptions struct {
 	storeOptions
 	logs         []string
 	vkeys        []string
+	policy       string
 	skipContents bool
 	index        bool
 	json         bool
@@ -31,8 +32,8 @@ func newFsckCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fsck",
 		Short: "Re-read and re-hash everything in a store",
-		Long: `Re-read and re-hash everything in a store: entries, hash chain, tree, every checkpoint and its signature, the fence,
-and each event against its entry. It may run beside a server, and writes nothing.
+		Long: `Re-read and re-hash everything in a store: entries, hash chain, tree, every checkpoint with its signature and cosignatures, the
+fence, what witnesses have shown against a log, and each event against its entry. It may run beside a server, and writes nothing.
 
 Signatures are checked under --vkey, or under the keys that the seed file derives. With neither, the keys that the store
 itself names are used, which proves less: exit 3.
@@ -48,6 +49,7 @@ another history than what was signed.`,
 	o.storeOptions.register(f)
 	f.StringArrayVar(&o.logs, "log", nil, "check only the log of this name (repeatable)")
 	f.StringArrayVar(&o.vkeys, "vkey", nil, "verifier key to check signatures under (repeatable)")
+	f.StringVar(&o.policy, "policy", "", "file that names the witnesses whose cosignatures are to be checked (C2SP tlog-policy)")
 	f.BoolVar(&o.skipContents, "skip-contents", false, "check entries, chain, tree and checkpoints, not the events themselves")
 	f.BoolVar(&o.index, "index", false, "build the search index in memory and compare it with the stored one, too")
 	f.BoolVar(&o.json, "json", false, "print the report as JSON")
@@ -129,6 +131,10 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	policy, err := optionalPolicy(o.policy)
+	if err != nil {
+		return err
+	}
 	for _, info := range infos {
 		if len(o.logs) > 0 && !slices.Contains(o.logs, info.Name) {
 			continue
@@ -137,7 +143,7 @@ func fsck(ctx context.Context, o fsckOptions, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		opt := log.FsckOptions{Verifiers: verifiers, SkipContents: o.skipContents}
+		opt := log.FsckOptions{Verifiers: verifiers, Policy: policy, SkipContents: o.skipContents}
 		if fence != nil {
 			opt.Fence = fence
 		}
@@ -233,6 +239,9 @@ func (r *fsckResult) print(w io.Writer, o fsckOptions) {
 		fmt.Fprintf(w, "log %s: %d entries, %d checkpoints up to size %d", l.Log, l.Size, l.Checkpoints, l.Signed)
 		if l.Frozen {
 			fmt.Fprint(w, ", frozen")
+		}
+		if l.Cosigned+l.Uncheckable > 0 {
+			fmt.Fprintf(w, ", %d cosignatures checked, %d by witnesses that no --policy names", l.Cosigned, l.Uncheckable)
 		}
 		if o.skipContents {
 			fmt.Fprint(w, "; events not read\n")

@@ -9,7 +9,7 @@ import (
 )
 
 func newLogCmd() *cobra.Command {
-	return newGroupCmd("log", "Create, list and succeed the logs of a server", newLogCreateCmd(), newLogListCmd(), newLogSucceedCmd())
+	return newGroupCmd("log", "Create, list, succeed and look into the logs of a server", newLogCreateCmd(), newLogListCmd(), newLogSucceedCmd(), newLogEvidenceCmd())
 }
 
 // logInfo is what a server tells of one of its logs.

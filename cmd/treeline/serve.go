@@ -245,7 +245,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
-		MLDSA: o.mldsa,
+		MLDSA:  o.mldsa,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
 	})
 	if err != nil {

@@ -55,12 +55,9 @@ func (o *witnessOptions) read() (witnesses, error) {
 	if o.witnessInterval < 0 || o.witnessInterval > 24*time.Hour || o.witnessRefresh < time.Second || o.witnessRefresh > 30*24*time.Hour {
 		return w, fmt.Errorf("--witness-interval: from 0s to 24h; --witness-refresh: from 1s to 720h")
 	}
-	data, err := os.ReadFile(o.policyFile)
-	if err != nil {
-		return w, fmt.Errorf("--policy: %w", err)
-	}
-	if w.policy, err = checkpoint.ParsePolicy(data); err != nil {
-		return w, fmt.Errorf("--policy %s: %w", o.policyFile, err)
+	var err error
+	if w.policy, err = optionalPolicy(o.policyFile); err != nil {
+		return w, err
 	}
 	w.acceptClaims = make(map[string]uint64)
 	for _, claim := range o.acceptClaims {
@@ -72,6 +69,22 @@ func (o *witnessOptions) read() (witnesses, error) {
 		w.acceptClaims[name] = size
 	}
 	return w, nil
+}
+
+// optionalPolicy reads the file that --policy names; nil if it names none.
+func optionalPolicy(path string) (*checkpoint.Policy, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	policy, err := checkpoint.ParsePolicy(data)
+	if err != nil {
+		return nil, fmt.Errorf("--policy %s: %w", path, err)
+	}
+	return policy, nil
 }
 
 // newFeeder returns what brings the service's checkpoints to the witnesses.
