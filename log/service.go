@@ -558,6 +558,7 @@ func (l *Log) publish(ctx context.Context, doubt bool) error {
 		}
 	}
 	if _, err := l.publisher.Publish(ctx); err != nil {
+		l.recorded = nil // another server may have recorded the same one, and been the one to publish it
 		return err
 	}
 	l.progress.unsigned(nil, time.Time{})
