@@ -53,6 +53,9 @@ func newMove(t *testing.T, sizes map[string]int) *move {
 		for batch := range slices.Chunk(lines[:sizes[name]], 300) {
 			m.append(l, batch)
 		}
+		if name == "small" {
+			m.witness(store, l)
+		}
 		if name == "frozen" {
 			if err := store.Freeze(t.Context(), l.ID); err != nil {
 				t.Fatal(err)
@@ -65,6 +68,24 @@ func newMove(t *testing.T, sizes map[string]int) *move {
 	s.Close()
 	m.close(store)
 	return m
+}
+
+// witness has the store hold what witnesses have said of a log.
+func (m *move) witness(store log.Store, l *log.Log) {
+	m.t.Helper()
+	var all []log.Cosignature
+	for _, size := range []uint64{0, l.Sizes().Signed} {
+		for _, key := range []string{"a.example+00000001", "b.example+00000002"} {
+			all = append(all, log.Cosignature{Size: size, Key: key, At: int64(size) + 7, Line: "— " + key + "\n"})
+		}
+	}
+	if err := store.Cosign(m.t.Context(), l.ID, all); err != nil {
+		m.t.Fatal(err)
+	}
+	e := log.Evidence{Kind: log.EvidenceAccepted, Size: 9, At: 5, Ours: []byte("note")}
+	if err := store.AddEvidence(m.t.Context(), l.ID, e); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // append appends events, and waits until they are signed.
@@ -174,6 +195,13 @@ func dump(t *testing.T, s log.Reader) []string {
 		head, err := s.Head(t.Context(), l.ID)
 		check(err)
 		add("head %+v", head)
+		confirmed, err := s.Confirmations(t.Context(), l.ID)
+		check(err)
+		add("confirmed %v", confirmed)
+		evidence, err := s.Evidence(t.Context(), l.ID)
+		check(err)
+		add("evidence %v", evidence)
+		check(s.CosignaturesDown(t.Context(), l.ID, merkle.MaxSize, func(c log.Cosignature) error { add("cosignature %v", c); return nil }))
 		check(s.Entries(t.Context(), l.ID, 0, head.Size, func(b []byte) error { add("entry %x", b); return nil }))
 		check(s.Payloads(t.Context(), l.ID, 0, head.Size, func(index uint64, p log.Payload) error {
 			add("content %d %x %x", index, p.Seed, p.Data)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,8 +67,11 @@ func TestSubmissionsOfOneLogAreCoalesced(t *testing.T) {
 		if got := len(f.witnesses[0].asked()); got > 8 {
 			t.Errorf("%d requests in 60 s, want one in 10 s", got)
 		}
-		if f.witnesses[0].most != 1 {
-			t.Errorf("%d requests of one log at a time, want 1", f.witnesses[0].most)
+		f.witnesses[0].mu.Lock()
+		most := f.witnesses[0].most
+		f.witnesses[0].mu.Unlock()
+		if most != 1 {
+			t.Errorf("%d requests of one log at a time, want 1", most)
 		}
 		time.Sleep(15 * time.Second)
 		if got := f.logs[0].by(60); len(got) != 1 {
@@ -528,10 +532,10 @@ func TestManyLogsAndAWitnessThatIsDown(t *testing.T) {
 		for i := range 300 {
 			names = append(names, fmt.Sprint("log-", i))
 		}
-		n := 0
+		var n atomic.Int64
 		f := feedTo(t, 1, 2, nil, names...)
 		f.client.Transport.(network)["w2.example"] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			n++ // racy only if more than maxInFlight come at once, which is what is tested
+			n.Add(1)
 			w.WriteHeader(http.StatusBadGateway)
 		})
 		f.start()
@@ -544,8 +548,8 @@ func TestManyLogsAndAWitnessThatIsDown(t *testing.T) {
 				t.Fatalf("log %s waits for a witness that is down", l.origin)
 			}
 		}
-		if n > 12*maxInFlight {
-			t.Errorf("the witness that is down was asked %d times in a minute", n)
+		if n.Load() > 12*maxInFlight {
+			t.Errorf("the witness that is down was asked %d times in a minute", n.Load())
 		}
 	})
 }
