@@ -85,7 +85,7 @@ func TestWitnessesOfDifferentSpeedsMeetAtTheSameSizes(t *testing.T) {
 		f := feedTo(t, 2, 2, func(c *FeederConfig) { c.Interval = 100 * time.Millisecond }, "acme").start()
 		for i, w := range f.witnesses {
 			w.set(func(http.ResponseWriter, *http.Request, []byte) bool {
-				time.Sleep(time.Duration(1+i*6) * 500 * time.Millisecond)
+				time.Sleep(time.Duration(700+i*2600) * time.Millisecond)
 				return false
 			})
 		}
@@ -205,7 +205,13 @@ func TestDeviations(t *testing.T) {
 		{"a conflict with the size that it was asked from", always(409, "text/x.tlog.size", "0\n"), "wrong", "it was asked from size 0", 6},
 		{"a conflict with no size", always(409, "text/x.tlog.size", "seven\n"), "wrong", "seven", 6},
 		{"a conflict with a size of another form", always(409, "text/x.tlog.size", "07\n"), "wrong", "07", 6},
-		{"a redirect", always(301, "text/plain", ""), "refused", "status 301", 6},
+		{"a redirect", func(*feeding) func(http.ResponseWriter, *http.Request, []byte) bool {
+			return func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+				w.Header().Set("Location", "https://w2.example/add-checkpoint")
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return true
+			}
+		}, "refused", "status 307", 6},
 		{"it is down for a moment", once(503, "X-Nothing", ""), "unreachable", "", 3},
 		{"it stays down", always(502, "text/html", "<html>"), "unreachable", "W1 couldn't be reached", 20},
 		{"nothing", always(200, "text/plain", ""), "wrong", "no cosignature", 6},
@@ -271,6 +277,29 @@ func TestDeviations(t *testing.T) {
 }
 
 func (f *fedWitness) vkeyID() string { return checkpoint.KeyID(f.keys[0].Name(), f.keys[0].KeyHash()) }
+
+func TestABusyWitnessIsLeftAlone(t *testing.T) {
+	for status, header := range map[int]string{429: "30", 503: "30"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := feedTo(t, 1, 1, nil, "acme")
+			f.witnesses[0].set(func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+				w.Header().Set("Retry-After", header)
+				w.WriteHeader(status)
+				return true
+			})
+			f.start()
+			time.Sleep(29 * time.Second)
+			if got := len(f.witnesses[0].asked()); got != 1 {
+				t.Errorf("%d: asked %d times before it said that it may be, want once", status, got)
+			}
+			f.witnesses[0].set(nil)
+			time.Sleep(2 * time.Second)
+			if got := f.logs[0].by(0); len(got) != 1 {
+				t.Errorf("%d: not cosigned when its time was over", status)
+			}
+		})
+	}
+}
 
 func TestACosignatureIsNotOlderThanTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -484,12 +513,12 @@ func TestIdleLogsAreRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := feedTo(t, 1, 1, nil, "acme").start()
 		time.Sleep(time.Minute)
-		before := f.logs[0].cosigned[0][f.witnesses[0].vkeyID()]
+		before := f.logs[0].at(0, f.witnesses[0].vkeyID())
 		time.Sleep(4 * time.Hour)
 		if got := len(f.witnesses[0].asked()); got < 4 || got > 6 {
 			t.Errorf("asked %d times in four hours, want once an hour", got)
 		}
-		if got := f.logs[0].cosigned[0][f.witnesses[0].vkeyID()]; got.Sub(before) < 3*time.Hour {
+		if got := f.logs[0].at(0, f.witnesses[0].vkeyID()); got.Sub(before) < 3*time.Hour {
 			t.Errorf("the cosignature is of %v, want a newer one than %v", got, before)
 		}
 	})

@@ -202,6 +202,13 @@ func (l *fedLog) state() (asked bool, objection error, shown int, outvoted int) 
 	return l.asked, l.objection, len(l.shown), len(l.outvoted)
 }
 
+// at returns when a key has cosigned a size.
+func (l *fedLog) at(size uint64, key string) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.cosigned[size][key]
+}
+
 // by returns who cosigned a size.
 func (l *fedLog) by(size uint64) []string {
 	l.mu.Lock()
