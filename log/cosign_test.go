@@ -24,8 +24,8 @@ func witnessKey(t testing.TB, n int) *checkpoint.Cosigner {
 	return key
 }
 
-// policyOf returns a policy that asks for k of the first n witnesses.
-func policyOf(t testing.TB, k, n int) *checkpoint.Policy {
+// quorumOf returns a policy that asks for k of the first n witnesses.
+func quorumOf(t testing.TB, k, n int) *checkpoint.Policy {
 	t.Helper()
 	text, group := "", fmt.Sprintf("group all-of-them %d", k)
 	for i := range n {
@@ -107,7 +107,7 @@ func (s *testService) released(released, witnessed uint64, signatures int) {
 }
 
 func TestWhatIsReleasedMeetsThePolicy(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 2, 3), false)
+	s := newWitnessedService(t, quorumOf(t, 2, 3), false)
 	one := s.grown("one")
 	s.released(0, 0, 0) // not even the tree of size 0
 	s.cosign(one, 1)
@@ -137,7 +137,7 @@ func TestWhatIsReleasedMeetsThePolicy(t *testing.T) {
 }
 
 func TestFailOpenReleasesWhatIsSigned(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 1), true)
+	s := newWitnessedService(t, quorumOf(t, 1, 1), true)
 	one := s.grown("one")
 	s.released(one, 0, 1)
 	s.cosign(one, 1)
@@ -150,7 +150,7 @@ func TestFailOpenReleasesWhatIsSigned(t *testing.T) {
 }
 
 func TestReleaseFollowsThePolicyOfToday(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 2), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 2), false)
 	one := s.grown("one")
 	s.cosign(one, 1, 2)
 	two := s.grown("two")
@@ -159,17 +159,17 @@ func TestReleaseFollowsThePolicyOfToday(t *testing.T) {
 	s.cosign(three, 2)
 	s.released(three, three, 2)
 	s.close()
-	s.policy = policyOf(t, 2, 2) // both now
+	s.policy = quorumOf(t, 2, 2) // both now
 	s.open()
 	s.released(one, one, 3)
 	s.close()
-	s.policy = policyOf(t, 3, 3) // and one that has never been there
+	s.policy = quorumOf(t, 3, 3) // and one that has never been there
 	s.open()
 	s.released(0, 0, 0)
 }
 
 func TestProofsPreferWhatIsWitnessed(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 1), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 1), false)
 	one := s.grown("one")
 	s.cosign(one, 1)
 	s.grown("two")
@@ -197,7 +197,7 @@ func TestProofsPreferWhatIsWitnessed(t *testing.T) {
 }
 
 func TestSigningWaitsUntilWitnessesWereAsked(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 1), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 1), false)
 	s.grown("one")
 	s.close()
 	s.open()
@@ -252,7 +252,7 @@ func TestAnotherHistoryUnderTheLogsKeyStopsItForGood(t *testing.T) {
 		"under another key":               {checkpoint.Seed{8}, 7, merkle.Hash{1}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newWitnessedService(t, policyOf(t, 1, 1), false)
+			s := newWitnessedService(t, quorumOf(t, 1, 1), false)
 			s.grown("one")
 			two := s.grown("two")
 			s.cosign(two, 1)
@@ -308,7 +308,7 @@ func TestAnotherHistoryUnderTheLogsKeyStopsItForGood(t *testing.T) {
 }
 
 func TestClaimsOfAQuorumStopALogUntilTheyAreAccepted(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 2, 2), false)
+	s := newWitnessedService(t, quorumOf(t, 2, 2), false)
 	s.grown("one")
 	if err := s.log().Outvoted(t.Context(), map[string]uint64{"w1.example+00000000": 9, "w2.example+00000000": 7}); err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func TestClaimsOfAQuorumStopALogUntilTheyAreAccepted(t *testing.T) {
 }
 
 func TestAStoredCosignatureIsCheckedAgain(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 2), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 2), false)
 	one := s.grown("one")
 	s.cosign(one, 1)
 	forged := log.Cosignature{Size: 1, Key: checkpoint.KeyID("w2.example", witnessKey(t, 2).KeyHash()), At: time.Now().Unix()}
@@ -365,7 +365,7 @@ func TestAStoredCosignatureIsCheckedAgain(t *testing.T) {
 }
 
 func TestAFrozenLogIsFedToItsEnd(t *testing.T) {
-	s := newWitnessedService(t, policyOf(t, 1, 1), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 1), false)
 	one := s.grown("one")
 	if err := s.store.Freeze(t.Context(), s.log().ID); err != nil {
 		t.Fatal(err)
@@ -383,7 +383,7 @@ func TestServersShareWhatWitnessesSay(t *testing.T) {
 	if !onPostgres {
 		return // one server only
 	}
-	s := newWitnessedService(t, policyOf(t, 1, 1), false)
+	s := newWitnessedService(t, quorumOf(t, 1, 1), false)
 	peer := &testService{t: t, dir: s.dir, url: s.url, seed: testSeed, policy: s.policy}
 	peer.open()
 	peer.log().Asked(nil)

@@ -130,19 +130,19 @@ func addCheckpoint(ctx context.Context, client *http.Client, prefix string, old 
 	return nil, fmt.Errorf("status %d%s: %w", status, excerpt(answer), errRefused)
 }
 
-// errUnavailable means that there is a witness, or something before it, that says it isn't there.
-var errUnavailable = errors.New("the witness is unavailable")
+// errUnreachable means that there is a witness, or something before it, that says it isn't there.
+var errUnreachable = errors.New("the witness is unavailable")
 
 // do sends a request, and reads the answer up to its limit.
 func do(client *http.Client, req *http.Request) (status int, header http.Header, body []byte, err error) {
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("%w: %w", errUnavailable, err)
+		return 0, nil, nil, fmt.Errorf("%w: %w", errUnreachable, err)
 	}
 	defer resp.Body.Close()
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return 0, nil, nil, fmt.Errorf("%w: reading its answer: %w", errUnavailable, err)
+		return 0, nil, nil, fmt.Errorf("%w: reading its answer: %w", errUnreachable, err)
 	}
 	if len(body) > maxAnswer {
 		return 0, nil, nil, fmt.Errorf("status %d with more than %d bytes: %w", resp.StatusCode, maxAnswer, errAnswer)
@@ -152,7 +152,7 @@ func do(client *http.Client, req *http.Request) (status int, header http.Header,
 		if wait := retryAfter(resp.Header); wait > 0 {
 			return 0, nil, nil, &busyError{resp.StatusCode, wait}
 		}
-		return 0, nil, nil, fmt.Errorf("%w: status %d", errUnavailable, resp.StatusCode)
+		return 0, nil, nil, fmt.Errorf("%w: status %d", errUnreachable, resp.StatusCode)
 	}
 	return resp.StatusCode, resp.Header, body, nil
 }

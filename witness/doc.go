@@ -23,5 +23,15 @@
 // loglist.go reads the lists (logs/v0) by which logs are made known, page.go is the page for people, metrics.go what operators
 // watch. Package sqlstate below keeps the state in SQLite or PostgreSQL.
 //
+// # The client: a log's feeder
+//
+// [Feeder] brings the checkpoints of a server's logs to the witnesses of a policy:
+//
+//	feeder.go         what is due, in which rounds, and what follows from each answer
+//	client.go         one request, and what may be believed of its answer
+//	feedermetrics.go  what operators watch
+//
+// It sees a log through the interface [Log], which package log satisfies without knowing this one.
+//
 // This package may import merkle and checkpoint, and nothing else of this module.
 package witness

@@ -483,10 +483,10 @@ func (f *Feeder) note(d *feed, l *link, c checkpoint.Checkpoint, err error) {
 	if errors.As(err, &claim) {
 		l.claim = claim.size
 		l.size = min(l.size, c.Size)
-	} else if !errors.Is(err, errUnavailable) && !errors.As(err, &busy) {
+	} else if !errors.Is(err, errUnreachable) && !errors.As(err, &busy) {
 		l.claim = 0 // it says something else now
 	}
-	if err == nil || !errors.Is(err, errUnavailable) { // it is there
+	if err == nil || !errors.Is(err, errUnreachable) { // it is there
 		f.reached(l.endpoint, now)
 	}
 	if err == nil {
@@ -497,7 +497,7 @@ func (f *Feeder) note(d *feed, l *link, c checkpoint.Checkpoint, err error) {
 		return
 	}
 	switch {
-	case errors.Is(err, errUnavailable):
+	case errors.Is(err, errUnreachable):
 		f.unreached(l.endpoint, now, err)
 		return
 	case errors.As(err, &busy):

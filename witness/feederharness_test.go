@@ -461,7 +461,7 @@ func (f *feeding) attempts(witness, result string) int {
 		f.t.Fatal(err)
 	}
 	for _, family := range families {
-		if family.GetName() != "treeline_witness_attempts_total" {
+		if family.GetName() != "treeline_feed_attempts_total" {
 			continue
 		}
 		for _, m := range family.GetMetric() {

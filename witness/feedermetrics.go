@@ -20,19 +20,19 @@ func newFeederMetrics(f *Feeder, reg prometheus.Registerer) *feederMetrics {
 	m := &feederMetrics{
 		feeder: f,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "treeline_witness_attempts_total",
+			Name: "treeline_feed_attempts_total",
 			Help: "Checkpoints brought to a witness, by what came of it: cosigned, left (to another server), busy, unreachable, " +
 				"refused, wrong (its answer), claim (a size that the log never signed), contradiction, failed.",
 		}, []string{"witness", "result"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "treeline_witness_attempt_seconds", Help: "Time that a witness took to cosign a checkpoint.",
+			Name: "treeline_feed_attempt_seconds", Help: "Time that a witness took to cosign a checkpoint.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"witness"}),
-		problems: prometheus.NewDesc("treeline_witness_problems",
+		problems: prometheus.NewDesc("treeline_feed_problems",
 			"Logs that a witness doesn't cosign, all of them while it can't be reached. Alarm if it stays above 0.", []string{"witness"}, nil),
-		claims: prometheus.NewDesc("treeline_witness_claims",
+		claims: prometheus.NewDesc("treeline_feed_claims",
 			"Logs of which a witness claims a size that was never signed. Alarm if not 0.", []string{"witness"}, nil),
-		newest: prometheus.NewDesc("treeline_witness_newest_cosignature_seconds",
+		newest: prometheus.NewDesc("treeline_feed_newest_cosignature_seconds",
 			"Time of a witness's newest cosignature on any log, in seconds since 1970.", []string{"witness"}, nil),
 	}
 	for _, e := range f.endpoints {
@@ -61,7 +61,7 @@ func result(err error) string {
 		return "left"
 	case errors.As(err, &busy):
 		return "busy"
-	case errors.Is(err, errUnavailable):
+	case errors.Is(err, errUnreachable):
 		return "unreachable"
 	case errors.Is(err, errContradicted):
 		return "contradiction"

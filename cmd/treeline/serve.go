@@ -37,7 +37,7 @@ type serveOptions struct {
 	mldsa     bool
 	logFormat string
 	logLevel  string
-	witnessOptions
+	feedOptions
 	// Of a PostgreSQL store.
 	lanes            int
 	conns            int
@@ -67,7 +67,7 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.url, "url", "", "public base URL, from which the origins of new logs are made")
 	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "how often logs that have grown are signed")
 	f.BoolVar(&o.mldsa, "mldsa", false, "sign with ML-DSA-44, too, beside Ed25519: 3.3 kB more a checkpoint and a proof")
-	o.witnessOptions.register(f)
+	o.feedOptions.register(f)
 	f.StringVar(&o.dbRead, "db-read", "", "PostgreSQL: a standby of the database, postgres://…, to read from where it has come far enough")
 	f.IntVar(&o.lanes, "lanes", postgres.DefaultLanes, "PostgreSQL: transactions that append at a time")
 	f.IntVar(&o.conns, "db-conns", postgres.DefaultConns, "PostgreSQL: connections that read, beside two and one for each lane that write")
@@ -96,7 +96,7 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	if o.lanes < 1 || o.lanes > 64 || o.conns < 2 || o.conns > 1000 {
 		return errors.New("--lanes: from 1 to 64; --db-conns: from 2 to 1000")
 	}
-	if o.witnesses, err = o.witnessOptions.read(); err != nil {
+	if o.witnesses, err = o.feedOptions.read(); err != nil {
 		return err
 	}
 	if o.dbRead != "" && !o.onPostgres() {

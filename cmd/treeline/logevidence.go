@@ -23,7 +23,7 @@ enough witnesses for the quorum; and which claims an operator has accepted. It r
 
 Exit codes: 0 there is no contradiction; 1 could not run; 5 there is.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return showEvidence(cmd, o, args, asJSON)
+			return showLogEvidence(cmd, o, args, asJSON)
 		},
 	}
 	o.register(cmd.Flags())
@@ -31,8 +31,8 @@ Exit codes: 0 there is no contradiction; 1 could not run; 5 there is.`,
 	return cmd
 }
 
-// evidenceInfo is evidence as it is printed.
-type evidenceInfo struct {
+// logEvidence is evidence as it is printed.
+type logEvidence struct {
 	Log     string `json:"log"`
 	Kind    string `json:"kind"`
 	Witness string `json:"witness,omitempty"`
@@ -42,7 +42,7 @@ type evidenceInfo struct {
 	Theirs  string `json:"theirs,omitempty"`
 }
 
-func showEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON bool) error {
+func showLogEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON bool) error {
 	store, err := o.openReader(cmd.Context())
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func showEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON boo
 			return fmt.Errorf("the store has no log %q", name)
 		}
 	}
-	all, contradicted := []evidenceInfo{}, false
+	all, contradicted := []logEvidence{}, false
 	for _, info := range infos {
 		if len(names) > 0 && !slices.Contains(names, info.Name) {
 			continue
@@ -67,7 +67,7 @@ func showEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON boo
 			return err
 		}
 		for _, e := range evidence {
-			all = append(all, evidenceInfo{
+			all = append(all, logEvidence{
 				Log: info.Name, Kind: e.Kind, Witness: e.Key, Size: e.Size, At: time.UnixMicro(e.At).UTC().Format(time.RFC3339),
 				Ours: string(e.Ours), Theirs: string(e.Theirs),
 			})
@@ -79,7 +79,7 @@ func showEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON boo
 			return err
 		}
 	} else {
-		printEvidence(cmd.OutOrStdout(), all)
+		printLogEvidence(cmd.OutOrStdout(), all)
 	}
 	if contradicted {
 		return &verdict{exitDiverged, "a witness has seen another history of a log"}
@@ -87,7 +87,7 @@ func showEvidence(cmd *cobra.Command, o storeOptions, names []string, asJSON boo
 	return nil
 }
 
-func printEvidence(w io.Writer, all []evidenceInfo) {
+func printLogEvidence(w io.Writer, all []logEvidence) {
 	if len(all) == 0 {
 		fmt.Fprintln(w, "there is none")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +16,8 @@ import (
 	"github.com/treeline-log/treeline/witness"
 )
 
-// witnessOptions are the flags of serve that are about the witnesses of its logs.
-type witnessOptions struct {
+// feedOptions are the flags of serve that are about the witnesses of its logs.
+type feedOptions struct {
 	policyFile      string
 	failOpen        bool
 	acceptClaims    []string
@@ -34,7 +33,7 @@ type witnesses struct {
 	acceptClaims map[string]uint64  // by log
 }
 
-func (o *witnessOptions) register(f *pflag.FlagSet) {
+func (o *feedOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.policyFile, "policy", "", "file that says which witnesses must have cosigned a checkpoint before it is released (C2SP tlog-policy)")
 	f.BoolVar(&o.failOpen, "witness-fail-open", false, "release what is signed though the witness policy isn't met")
 	f.StringArrayVar(&o.acceptClaims, "accept-witness-claim", nil,
@@ -44,7 +43,7 @@ func (o *witnessOptions) register(f *pflag.FlagSet) {
 }
 
 // read reads the policy, and checks the flags.
-func (o *witnessOptions) read() (witnesses, error) {
+func (o *feedOptions) read() (witnesses, error) {
 	var w witnesses
 	if o.policyFile == "" {
 		if o.failOpen || len(o.acceptClaims) > 0 {
@@ -76,19 +75,11 @@ func optionalPolicy(path string) (*checkpoint.Policy, error) {
 	if path == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--policy: %w", err)
-	}
-	policy, err := checkpoint.ParsePolicy(data)
-	if err != nil {
-		return nil, fmt.Errorf("--policy %s: %w", path, err)
-	}
-	return policy, nil
+	return readPolicy(path)
 }
 
 // newFeeder returns what brings the service's checkpoints to the witnesses.
-func (o *witnessOptions) newFeeder(service *log.Service, logger *slog.Logger, registry *prometheus.Registry) (*witness.Feeder, error) {
+func (o *feedOptions) newFeeder(service *log.Service, logger *slog.Logger, registry *prometheus.Registry) (*witness.Feeder, error) {
 	feeder, err := witness.NewFeeder(witness.FeederConfig{
 		Policy: o.witnesses.policy, Logger: logger, Metrics: registry, Interval: o.witnessInterval, Refresh: o.witnessRefresh,
 		Logs: func() []witness.Log {

@@ -246,7 +246,7 @@ func TestTheServerIsWitnessed(t *testing.T) {
 	text, err := io.ReadAll(metrics.Body)
 	for _, want := range []string{
 		`treeline_log_witnessed_size{log="default"} 4`, "treeline_unreleased_events 0", "treeline_witness_fail_open 0",
-		`treeline_witness_claims{witness="W1"} 0`, `treeline_witness_attempts_total{result="cosigned",witness="W3"}`,
+		`treeline_feed_claims{witness="W1"} 0`, `treeline_feed_attempts_total{result="cosigned",witness="W3"}`,
 	} {
 		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("metrics: want %s in them (%v)", want, err)
@@ -264,6 +264,45 @@ func TestTheServerIsWitnessed(t *testing.T) {
 	p = serving(t, dir, flags...)
 	if status, note := public(); status != http.StatusOK || note != head.Checkpoint {
 		t.Errorf("public checkpoint after a restart: got %d, %q, want %q", status, note, head.Checkpoint)
+	}
+}
+
+// A server and a witness, both the real ones: what is written is witnessed, and proven so to whoever has the policy.
+func TestOurServerHasOurWitness(t *testing.T) {
+	dir, policy := t.TempDir(), filepath.Join(t.TempDir(), "policy")
+	p := serving(t, dir)
+	var head struct {
+		VKeys []string `json:"vkeys"`
+	}
+	p.mustGetJSON(t, "/v1/checkpoint", &head)
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w := witnessing(t, t.TempDir())
+	if code, out, err := treeline("witness", "add-log", head.VKeys[0], "--data-dir", w.dir); code != exitOK {
+		t.Fatalf("add-log: %d, %s, %v", code, out, err)
+	}
+	_, rest, _ := strings.Cut(w.stdout, "URL):\n  ")
+	vkey, _, _ := strings.Cut(rest, "\n")
+	text := fmt.Sprintf("log %s\nwitness W %s %s\nquorum W\n", head.VKeys[0], vkey, w.url)
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = serving(t, dir, "--policy", policy, "--witness-interval", "50ms", "--checkpoint-interval", "50ms")
+	p.awaitHead(t, "the witness knows the log", func(h witnessedHead) bool { return h.Sizes["released"] == h.Sizes["size"] && len(h.Witnesses) == 1 })
+	for n := range 5 {
+		var record struct{ ID, State, Proof string }
+		p.mustPost(t, "/v1/events?wait=witnessed", oneEvent, http.StatusCreated, &record)
+		if record.State != "witnessed" {
+			t.Fatalf("event %d: got %s, want it witnessed", n, record.State)
+		}
+		file := filepath.Join(t.TempDir(), "event.tlog-proof")
+		if err := os.WriteFile(file, []byte(record.Proof), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, err := treeline("verify", file, "--policy", policy); code != exitOK {
+			t.Errorf("verify --policy: got %d, %s, %v, want 0", code, out, err)
+		}
 	}
 }
 
