@@ -326,17 +326,15 @@ func (f *fsck) checkCosignatures(ctx context.Context) error {
 func (f *fsck) checkCosigned(ctx context.Context, all []Cosignature) error {
 	size := all[0].Size
 	s, err := f.store.Checkpoint(ctx, f.info.ID, size)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	missing := errors.Is(err, ErrNotFound) || err == nil && s.Size != size
+	if err != nil && !missing {
 		return err
 	}
-	if err != nil || s.Size != size {
+	if missing {
 		f.bad(size, KindInvalid, "there are cosignatures on a checkpoint of size %d, which isn't recorded", size)
 		return nil
 	}
-	c, _, err := checkpoint.ParseNote(s.Note)
-	if err != nil {
-		return nil // said already
-	}
+	c, _, malformed := checkpoint.ParseNote(s.Note)
 	for _, k := range all {
 		i := -1
 		if f.opt.Policy != nil {
@@ -347,7 +345,7 @@ func (f *fsck) checkCosigned(ctx context.Context, all []Cosignature) error {
 			continue
 		}
 		f.report.Cosigned++
-		if !k.verifies(c, f.opt.Policy.Witnesses[i].Verifier) {
+		if malformed == nil && !k.verifies(c, f.opt.Policy.Witnesses[i].Verifier) {
 			f.bad(size, KindInvalid, "the cosignature of %s on the checkpoint of size %d doesn't verify", k.Key, size)
 		}
 	}

@@ -238,7 +238,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		l.progress.gate()
 	}
 	if s.feeds(info) {
-		l.progress.hold(errUnasked)
+		_ = l.progress.hold(errUnasked)
 	}
 	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, signers, verifiers...)
 	head, err := s.store.Head(ctx, info.ID)

@@ -329,7 +329,7 @@ func (f *Feeder) attempt(ctx context.Context, d *feed, l *link) {
 	f.metrics.request(l.name, err, time.Since(start))
 	f.mu.Lock()
 	f.note(d, l, c, err)
-	l.busy, l.asked = false, true
+	l.busy, l.asked = false, l.asked || !errors.Is(err, errLeft)
 	l.inFlight--
 	f.mu.Unlock()
 	select {
@@ -356,8 +356,12 @@ var errContradicted = errors.New("the witness shows a checkpoint under the log's
 
 // submit asks a witness to cosign a checkpoint, with the proof from where it stands, and keeps what it answers.
 func (f *Feeder) submit(ctx context.Context, d *feed, l *link, c checkpoint.Checkpoint, msg []byte) error {
-	if theirs, err := f.learn(ctx, d, l, c); theirs || err != nil {
-		return errors.Join(err, errLeft)
+	theirs, err := f.learn(ctx, d, l)
+	if err != nil {
+		return err
+	}
+	if theirs || l.size > c.Size && !d.log.Signs() { // which has signed more than this one has heard of
+		return errLeft
 	}
 	old := min(l.size, c.Size)
 	for try := 1; ; try++ {
@@ -394,7 +398,7 @@ func (f *Feeder) submit(ctx context.Context, d *feed, l *link, c checkpoint.Chec
 
 // learn reads what the witness has confirmed, if that isn't known, or if another server may have asked it. It reports whether the
 // log is left to that one.
-func (f *Feeder) learn(ctx context.Context, d *feed, l *link, c checkpoint.Checkpoint) (theirs bool, err error) {
+func (f *Feeder) learn(ctx context.Context, d *feed, l *link) (theirs bool, err error) {
 	if l.known && d.log.Signs() {
 		return false, nil
 	}

@@ -268,7 +268,7 @@ func TestDeviations(t *testing.T) {
 				if len(f.logs[0].by(3)) == 0 {
 					t.Error("the other witness's cosignature isn't there")
 				}
-				if asked, objection, shown, outvoted := f.logs[0].state(); !asked || shown+outvoted > 0 {
+				if asked, shown, outvoted, objection := f.logs[0].state(); !asked || shown+outvoted > 0 {
 					t.Errorf("the log is held up by it: %v", objection)
 				}
 			})
@@ -356,7 +356,7 @@ func TestOneClaimStopsNothing(t *testing.T) {
 		f.witnesses[0].set(claim)
 		l.grow(3)
 		time.Sleep(10 * time.Second)
-		if _, _, shown, outvoted := l.state(); shown+outvoted > 0 {
+		if _, shown, outvoted, _ := l.state(); shown+outvoted > 0 {
 			t.Fatal("a claim of one witness stopped the log")
 		}
 		if got := l.by(3); len(got) != 2 {
@@ -370,7 +370,7 @@ func TestOneClaimStopsNothing(t *testing.T) {
 		f.witnesses[1].set(claim)
 		l.grow(1)
 		time.Sleep(10 * time.Second)
-		if _, _, _, outvoted := l.state(); outvoted != 2 {
+		if _, _, outvoted, _ := l.state(); outvoted != 2 {
 			t.Errorf("witnesses that stopped the log: got %d, want 2", outvoted)
 		}
 	})
@@ -425,7 +425,7 @@ func TestWhatTheLogsKeyHasSignedDecides(t *testing.T) {
 				w.latest[l.origin] = 12
 				f.start()
 				time.Sleep(10 * time.Second)
-				if _, _, shown, _ := l.state(); (shown > 0) != c.stops {
+				if _, shown, _, _ := l.state(); (shown > 0) != c.stops {
 					t.Errorf("stopped: got %t, want %t", shown > 0, c.stops)
 				}
 			})
@@ -442,7 +442,7 @@ func TestAForgedCheckpointDecidesNothing(t *testing.T) {
 		f.witnesses[0].latest[l.origin] = 12
 		f.start()
 		time.Sleep(10 * time.Second)
-		if _, _, shown, outvoted := l.state(); shown+outvoted > 0 {
+		if _, shown, outvoted, _ := l.state(); shown+outvoted > 0 {
 			t.Error("a checkpoint under another key stopped the log")
 		}
 	})
@@ -453,7 +453,7 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := feedTo(t, 2, 2, nil, "acme").start()
 			time.Sleep(time.Second)
-			if asked, objection, _, _ := f.logs[0].state(); !asked || objection != nil {
+			if asked, _, _, objection := f.logs[0].state(); !asked || objection != nil {
 				t.Errorf("got %t, %v, want it cleared", asked, objection)
 			}
 		})
@@ -462,7 +462,7 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := feedTo(t, 2, 2, func(c *FeederConfig) { delete(c.Transport.(network), "w2.example") }, "acme").start()
 			time.Sleep(time.Second)
-			if asked, objection, _, _ := f.logs[0].state(); !asked || objection != nil {
+			if asked, _, _, objection := f.logs[0].state(); !asked || objection != nil {
 				t.Errorf("got %t, %v, want it cleared", asked, objection)
 			}
 		})
@@ -493,7 +493,7 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 			f.witnesses[1].latest[f.logs[0].origin] = 7
 			f.start()
 			time.Sleep(20 * time.Second)
-			cleared, objection, _, _ = f.logs[0].state()
+			cleared, _, _, objection = f.logs[0].state()
 		})
 		return cleared, objection
 	}

@@ -196,10 +196,10 @@ func (l *fedLog) Asked(objection error) {
 }
 
 // state returns what the feeder made of the log.
-func (l *fedLog) state() (asked bool, objection error, shown int, outvoted int) {
+func (l *fedLog) state() (asked bool, shown, outvoted int, objection error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.asked, l.objection, len(l.shown), len(l.outvoted)
+	return l.asked, len(l.shown), len(l.outvoted), l.objection
 }
 
 // at returns when a key has cosigned a size.
