@@ -40,6 +40,9 @@ var Statements = map[string]string{
 	"sqlCheckpoint": sqlCheckpoint, "sqlCheckpoints": sqlCheckpoints, "sqlIDs": sqlIDs, "sqlSegments": sqlSegments, "sqlBlocks": sqlBlocks,
 }
 
+// SizesStatement reads a whole table: it is about all logs.
+const SizesStatement = sqlSizes
+
 // Planning is how the sessions that prepare statements let them be planned.
 var Planning = planning
 

@@ -122,6 +122,40 @@ func TestNothingIsReadWhole(t *testing.T) {
 	}
 }
 
+// To read a whole table costs so much, where that is forbidden, that PostgreSQL would compile the statement each time first.
+func TestNothingIsCompiled(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	open(t, url)
+	conn, err := direct(t, url).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for name, value := range postgres.Planning {
+		if _, err := conn.ExecContext(t.Context(), fmt.Sprintf("SET %s = %s", name, value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows, err := conn.QueryContext(t.Context(), "EXPLAIN "+postgres.SizesStatement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(line, "JIT") {
+			t.Errorf("%s is compiled: %s", postgres.SizesStatement, line)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Blocks are looked up in the order in which they are wanted: what is sorted is their keys.
 func TestNoBlockIsSorted(t *testing.T) {
 	t.Parallel()

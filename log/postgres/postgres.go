@@ -280,8 +280,9 @@ func (s *Store) Address() string { return s.address }
 
 // planning lets PostgreSQL plan a prepared statement once, for any parameters: otherwise it plans some of them anew each time, which
 // takes it longer than to run them. The plan is kept while tables grow that were empty when it was made, so it must not be to
-// read them whole.
-var planning = map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+// read them whole. Nor is anything compiled: what can't be read otherwise than whole then costs so much by PostgreSQL's reckoning
+// (until version 17) that it would be, for 10 ms each time, and for 300 the first time in a session.
+var planning = map[string]string{"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 // connect returns what makes connections, and the address for messages, which has no password. A connection that is silent for a
 // grace longer than a statement may take is given up, and silent is called.
