@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +41,9 @@ type submission struct {
 	lines    []byte        // the cosignatures, if err is nil
 	err      error
 }
+
+// cosigned returns the checkpoint with the signatures of the log and the witness.
+func (s *submission) cosigned() []byte { return append(joinNote(s.checkpoint, s.signed), s.lines...) }
 
 // committer checks requests against what was cosigned, and cosigns. It does that for all requests that have arrived while the ones
 // before them were being made durable: one transaction, in the order in which they came, and no timer. Alone a request is a batch of
@@ -212,8 +214,8 @@ func (c *committer) report(evidence []Evidence) {
 func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes, error) {
 	var changes Changes
 	now := c.now().Unix()
-	last := make(map[string]*submission) // of each log that moves, the one that it ends at
-	var passed []*submission
+	last := make(map[string]*submission)   // of each log that moves, the one that it ends at
+	var passed, contradicted []*submission // the second beside the evidence; nil where what is contradicted is recorded already
 	for _, s := range batch {
 		head, ok := heads[s.checkpoint.Origin]
 		s.lines, s.err = nil, nil
@@ -226,6 +228,7 @@ func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes,
 			changes.Evidence = append(changes.Evidence, Evidence{
 				Conflict: found, Seen: now, Head: head, Refused: s.checkpoint, Note: joinNote(s.checkpoint, s.signed), Proof: s.request.lines,
 			})
+			contradicted = append(contradicted, last[head.Origin])
 		}
 		if s.err == nil && head.At-now > maxClockLag {
 			s.err = fmt.Errorf("%w: the clock is %d seconds behind the log's newest cosignature", errUnavailable, head.At-now)
@@ -241,8 +244,13 @@ func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes,
 	if err := c.cosign(passed); err != nil {
 		return Changes{}, err
 	}
+	for i, s := range contradicted {
+		if s != nil {
+			changes.Evidence[i].Cosigned = s.cosigned()
+		}
+	}
 	for _, s := range last {
-		changes.Moves = append(changes.Moves, Move{s.accepted, append(joinNote(s.checkpoint, s.signed), s.lines...)})
+		changes.Moves = append(changes.Moves, Move{s.accepted, s.cosigned()})
 	}
 	return changes, nil
 }
@@ -318,24 +326,16 @@ func (c *committer) cosignOne(s *submission) error {
 		if err != nil {
 			return err
 		}
-		s.lines = appendSignature(s.lines, sig)
+		s.lines = append(s.lines, checkpoint.SignatureLine(sig)...)
 	}
 	return nil
 }
 
 // joinNote returns the signed note of a checkpoint.
 func joinNote(c checkpoint.Checkpoint, sigs []note.Signature) []byte {
-	var b strings.Builder
-	b.WriteString(c.Text())
-	b.WriteByte('\n')
-	msg := []byte(b.String())
+	msg := []byte(c.Text() + "\n")
 	for _, sig := range sigs {
-		msg = appendSignature(msg, sig)
+		msg = append(msg, checkpoint.SignatureLine(sig)...)
 	}
 	return msg
-}
-
-// appendSignature appends a signature line: "each starting with the — character (U+2014) and ending with a newline character".
-func appendSignature(b []byte, sig note.Signature) []byte {
-	return fmt.Appendf(b, "— %s %s\n", sig.Name, sig.Base64)
 }

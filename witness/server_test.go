@@ -560,6 +560,51 @@ func TestEvidence(t *testing.T) {
 	})
 }
 
+// A log that asks for cosignatures on two trees at once, which are then decided on together: one is cosigned, and kept as what the
+// other one contradicts.
+func TestEvidenceOfOneBatch(t *testing.T) {
+	states(t, func(t *testing.T, state, _ witness.State) {
+		l, other := newLog(t, "example.com/log", 9), newLog(t, "example.com/other", 5)
+		fork := l.forked(9)
+		w := newWitness(t, options{state: state}, l, other)
+		stalled, gathered := make(chan bool), make(chan bool)
+		var once sync.Once
+		w.Stall(func() {
+			once.Do(func() {
+				stalled <- true
+				<-gathered
+			})
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { w.mustAdd(t, other, 0, 5) })
+		<-stalled
+		for i, send := range []func(){
+			func() { w.mustAdd(t, l, 0, 5) },
+			func() {
+				if got := w.add(t, fork.request(t, 0, 5)); got.status != 409 || got.body != "5\n" {
+					t.Errorf("the fork: got status %d %q, want 409", got.status, got.body)
+				}
+			},
+			func() { w.mustAdd(t, l, 5, 9) }, // after which the row has another note
+		} {
+			wg.Go(send)
+			for w.metric(t, "treeline_witness_queue_requests") < float64(i+1) {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		close(gathered)
+		wg.Wait()
+		found, err := state.Evidence(t.Context())
+		if err != nil || len(found) != 1 || found[0].Conflict != witness.ConflictFork {
+			t.Fatalf("got %+v, %v, want one fork", found, err)
+		}
+		if want := l.note(t, l.text(5)); !strings.HasPrefix(string(found[0].Cosigned), want) {
+			t.Fatalf("beside it: %q, want what begins with %q", found[0].Cosigned, want)
+		}
+		w.checkNote(t, string(found[0].Cosigned), 1)
+	})
+}
+
 func TestEvidenceOfAnEmptyTree(t *testing.T) {
 	l := newLog(t, "example.com/log", 5)
 	w := newWitness(t, options{}, l)

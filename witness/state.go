@@ -102,5 +102,5 @@ type Evidence struct {
 	Refused  checkpoint.Checkpoint // what wasn't
 	Note     []byte                // the note of Refused, with the log's signatures
 	Proof    []byte                // the request's lines before the note
-	Cosigned []byte                // the note of Head; nil if nothing was cosigned. Filled in by the State
+	Cosigned []byte                // the note of Head; nil if nothing was cosigned. Where Update gets none it takes what is recorded
 }

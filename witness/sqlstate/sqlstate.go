@@ -232,12 +232,17 @@ func keep(ctx context.Context, tx *sqlx.Tx, e witness.Evidence) error {
 	if err := get(ctx, tx, &n, countEvidence, e.Refused.Origin, string(e.Conflict)); err != nil || n >= witness.MaxEvidence {
 		return err
 	}
-	var cosigned []byte
-	err := get(ctx, tx, &cosigned, selectCosigned, e.Head.Origin, int64(e.Head.Size), e.Head.Root[:])
-	if err != nil && !errors.Is(err, sql.ErrNoRows) { // contradicted is one of the same batch, that isn't recorded itself
-		return err
+	cosigned := e.Cosigned
+	if cosigned == nil {
+		err := get(ctx, tx, &cosigned, selectCosigned, e.Head.Origin, int64(e.Head.Size), e.Head.Root[:])
+		if errors.Is(err, sql.ErrNoRows) {
+			return witness.ErrMoved
+		}
+		if err != nil {
+			return err
+		}
 	}
-	_, err = tx.ExecContext(ctx, tx.Rebind(insertEvidence), e.Refused.Origin, string(e.Conflict), int64(e.Refused.Size), e.Refused.Root[:],
+	_, err := tx.ExecContext(ctx, tx.Rebind(insertEvidence), e.Refused.Origin, string(e.Conflict), int64(e.Refused.Size), e.Refused.Root[:],
 		e.Note, e.Proof, e.Seen, int64(e.Head.Size), e.Head.Root[:], e.Head.At, cosigned)
 	return err
 }

@@ -311,6 +311,30 @@ func TestEvidenceIsBounded(t *testing.T) {
 	})
 }
 
+// Evidence without the note that it contradicts proves nothing. So where another writer has put a later note in its place meanwhile, it
+// is decided anew.
+func TestEvidenceIsConditional(t *testing.T) {
+	everywhere(t, func(t *testing.T, open func() *sqlstate.DB, raw func() *sqlx.DB) {
+		db, other := open(), raw()
+		add(t, db, false, key("a", "a1"))
+		if err := move(t, db, head("a", 5, 10)); err != nil {
+			t.Fatal(err)
+		}
+		err := db.Update(t.Context(), []string{"a"}, func(heads map[string]witness.Head) witness.Changes {
+			other.MustExec("UPDATE witness_logs SET size = 6, cosigned_at = 11 WHERE origin = 'a'")
+			return witness.Changes{Evidence: []witness.Evidence{{
+				Conflict: witness.ConflictFork, Head: heads["a"], Refused: checkpoint.Checkpoint{Origin: "a", Size: 5}, Note: []byte("n"), Proof: []byte("p"),
+			}}}
+		})
+		if !errors.Is(err, witness.ErrMoved) {
+			t.Errorf("got %v, want ErrMoved", err)
+		}
+		if got, err := db.Evidence(t.Context()); err != nil || len(got) != 0 {
+			t.Errorf("got evidence %+v, %v, want none", got, err)
+		}
+	})
+}
+
 func TestIdentityIsClaimedOnce(t *testing.T) {
 	everywhere(t, func(t *testing.T, open func() *sqlstate.DB, _ func() *sqlx.DB) {
 		db := open()
