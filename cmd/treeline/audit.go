@@ -211,20 +211,20 @@ type auditor struct {
 	noticed []string // evidence that was shown
 }
 
-// run does a round at each interval until it is stopped, and returns what the last one came to.
+// run does a round at each interval until it is stopped, and returns what the last one came to. One that was interrupted has not
+// checked all, so it only counts for what it has found to be wrong.
 func (a *auditor) run(ctx context.Context, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	var result error
+	result := errors.New("audit: stopped before the first round ended: nothing was checked")
 	for {
 		report := a.monitor.Round(ctx)
-		if ctx.Err() != nil {
-			return result // what was interrupted says nothing
+		if ctx.Err() == nil || report.Verdict >= monitor.Invalid {
+			if err := a.print(report, false); err != nil {
+				return err
+			}
+			result = verdictOf(report)
 		}
-		if err := a.print(report, false); err != nil {
-			return err
-		}
-		result = verdictOf(report)
 		select {
 		case <-ctx.Done():
 			return result
@@ -252,8 +252,11 @@ func verdictOf(r *monitor.Report) error {
 func (a *auditor) print(r *monitor.Report, single bool) error {
 	for _, l := range r.Logs {
 		for _, p := range l.Problems {
-			if p.Notice != "" && !slices.Contains(a.noticed, p.Evidence) {
-				fmt.Fprintln(a.stderr, printable(p.Notice, "\n\t"))
+			if p.Notice == "" || slices.Contains(a.noticed, p.Evidence) {
+				continue
+			}
+			fmt.Fprintln(a.stderr, printable(p.Notice, "\n\t"))
+			if p.Evidence != "" {
 				a.noticed = append(a.noticed, p.Evidence)
 			}
 		}

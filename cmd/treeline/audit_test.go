@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/witness/monitor"
 )
 
 // third runs treeline audit with a policy of the keys, on a state directory that stays.
@@ -100,6 +102,37 @@ func TestAuditFollowsARealServer(t *testing.T) {
 	}
 	if out := a.exits(exitFailure, p.url+"/logs/open"); !strings.Contains(out, "damaged") {
 		t.Errorf("a damaged state:\n%s", out)
+	}
+}
+
+// What was stopped before it had checked anything doesn't say that all was checked.
+func TestAuditStoppedBeforeARoundEnds(t *testing.T) {
+	_, vkey, err := checkpoint.Seed{1}.Ed25519("audit.example.com/logs/acme", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	o := auditOptions{vkeys: []string{vkey}, state: filepath.Join(t.TempDir(), "state"), interval: time.Hour}
+	err = audit(stopped, o, []string{"https://audit.example.com/logs/acme"}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "before") {
+		t.Errorf("got %v, want that nothing was checked", err)
+	}
+}
+
+// Evidence that can't be written is shown, each time anew.
+func TestEvidenceThatIsNotWrittenIsShown(t *testing.T) {
+	var stderr strings.Builder
+	a := auditor{stdout: io.Discard, stderr: &stderr}
+	for _, notice := range []string{"first fork", "second fork"} {
+		problem := &monitor.Problem{Verdict: monitor.Diverged, Kind: monitor.KindDiverged, Notice: notice}
+		report := &monitor.Report{Verdict: monitor.Diverged, Logs: []*monitor.LogReport{{Problems: []*monitor.Problem{problem}}}}
+		if err := a.print(report, false); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(stderr.String(), notice) {
+			t.Errorf("got %q, want the %s in it", stderr.String(), notice)
+		}
 	}
 }
 
