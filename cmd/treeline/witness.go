@@ -155,8 +155,7 @@ func runWitness(ctx context.Context, o witnessOptions, stdout, stderr io.Writer)
 func (o witnessOptions) openWhenPossible(ctx context.Context, logger *slog.Logger, ops *gate) (*sqlstate.DB, error) {
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
 		state, err := o.open(ctx)
-		var network net.Error
-		if !errors.As(err, &network) || ctx.Err() != nil {
+		if !errors.Is(err, sqlstate.ErrUnreachable) || ctx.Err() != nil {
 			return state, err
 		}
 		logger.Error("not ready: the state isn't there; trying again", "error", err)

@@ -3,8 +3,10 @@ package sqlstate
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"time"
@@ -28,9 +30,11 @@ const (
 const (
 	selectHeadsOf = `
 		SELECT origin, size, root, cosigned_at FROM witness_logs WHERE origin = ANY ($1)`
-	// In the order of origins, so that two witnesses queue and never deadlock.
+	// In the order of origins, so that two witnesses queue and never deadlock. The settings are the same in all rows.
 	lockHeads = `
-		SELECT origin FROM witness_logs WHERE origin = ANY ($1) ORDER BY origin FOR NO KEY UPDATE`
+		SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
+		       current_setting('synchronous_commit') AS synchronous_commit
+		FROM witness_logs WHERE origin = ANY ($1) ORDER BY origin FOR NO KEY UPDATE`
 	updateHeads = `
 		UPDATE witness_logs l SET size = m.size, root = m.root, cosigned_at = m.at, note = m.note
 		FROM unnest($1::TEXT[], $2::BIGINT[], $3::BYTEA[], $4::BIGINT[], $5::BIGINT[], $6::BYTEA[], $7::BIGINT[], $8::BYTEA[])
@@ -42,6 +46,25 @@ const (
 		SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes,
 		       current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS standby`
 )
+
+// ErrUnreachable means that PostgreSQL doesn't answer, refuses, has no time or room, or is a standby. It may pass.
+var ErrUnreachable = errors.New("PostgreSQL can't be reached")
+
+// settings are those by which a server may lose what it has committed.
+type settings struct {
+	Fsync             string
+	FullPageWrites    string `db:"full_page_writes"`
+	SynchronousCommit string `db:"synchronous_commit"`
+}
+
+// check returns an error if the server may.
+func (s settings) check() error {
+	if s.Fsync == "off" || s.FullPageWrites == "off" || s.SynchronousCommit == "off" {
+		return fmt.Errorf("the server may lose what it has committed: fsync is %s, full_page_writes is %s, synchronous_commit is %s; none "+
+			"may be off", s.Fsync, s.FullPageWrites, s.SynchronousCommit)
+	}
+	return nil
+}
 
 // database is a dialect. It remembers nothing, since other witnesses may be at the same rows.
 type database struct{}
@@ -90,20 +113,17 @@ func OpenPostgres(ctx context.Context, url string) (*DB, error) {
 
 func (db *DB) openPostgres(ctx context.Context) error {
 	var is struct {
-		Fsync             string
-		FullPageWrites    string `db:"full_page_writes"`
-		SynchronousCommit string `db:"synchronous_commit"`
-		Standby           bool
+		settings
+		Standby bool
 	}
 	if err := db.write.GetContext(ctx, &is, selectSettings); err != nil {
 		return err
 	}
 	if is.Standby {
-		return errors.New("the server is a standby, which can't be written to")
+		return fmt.Errorf("%w: the server is a standby, which can't be written to", ErrUnreachable)
 	}
-	if is.Fsync != "on" || is.FullPageWrites != "on" || is.SynchronousCommit == "off" {
-		return fmt.Errorf("the server may lose what it has committed: fsync is %s, full_page_writes is %s, synchronous_commit is %s; none "+
-			"may be off", is.Fsync, is.FullPageWrites, is.SynchronousCommit)
+	if err := is.check(); err != nil {
+		return err
 	}
 	locker, err := lock.NewPostgresTableLocker()
 	if err != nil {
@@ -146,8 +166,15 @@ func (database) move(ctx context.Context, tx *sqlx.Tx, before map[string]witness
 		oldSizes[i], oldRoots[i], oldTimes[i] = int64(old.Size), old.Root[:], old.At
 		sizes[i], roots[i], times[i] = int64(m.Head.Size), m.Head.Root[:], m.Head.At
 	}
-	if _, err := tx.ExecContext(ctx, lockHeads, pq.Array(origins)); err != nil {
+	// Here, since they may have changed since the state was opened: the server was started again, or another one has taken its place.
+	var is []settings
+	if err := tx.SelectContext(ctx, &is, lockHeads, pq.Array(origins)); err != nil {
 		return 0, err
+	}
+	for _, s := range is {
+		if err := s.check(); err != nil {
+			return 0, err
+		}
 	}
 	res, err := tx.ExecContext(ctx, updateHeads, pq.Array(origins), pq.Array(oldSizes), pq.Array(oldRoots), pq.Array(oldTimes),
 		pq.Array(sizes), pq.Array(roots), pq.Array(times), pq.Array(notes))
@@ -166,8 +193,19 @@ func (database) lockKeys(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 func (database) describe(err error) error {
-	if e := pq.As(err); e != nil && (e.Code == pqerror.TRSerializationFailure || e.Code == pqerror.TRDeadlockDetected) {
-		return fmt.Errorf("%w: %w", witness.ErrMoved, err) // rolled back for the sake of another transaction
+	if e := pq.As(err); e != nil {
+		switch e.Code.Class() {
+		case "08", "28", "3D", "53", "57": // connection; user or password; no such database; no room; shutdown, start-up, a timeout
+			return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		if e.Code == pqerror.TRSerializationFailure || e.Code == pqerror.TRDeadlockDetected {
+			return fmt.Errorf("%w: %w", witness.ErrMoved, err) // rolled back for the sake of another transaction
+		}
+		return err
+	}
+	var network net.Error
+	if errors.As(err, &network) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	return err
 }

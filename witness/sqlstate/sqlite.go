@@ -16,6 +16,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/witness"
 )
 
@@ -85,7 +86,7 @@ func (f *sqliteFile) open(ctx context.Context, db *DB, path string) error {
 	if err := migrate(ctx, m); err != nil {
 		return err
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil { // the file's name must survive a crash as its content does
+	if err := checkpoint.SyncDir(filepath.Dir(path)); err != nil { // the file's name must survive a crash as its content does
 		return err
 	}
 	if db.read, err = connectSQLite(path, 4, "query_only(ON)"); err != nil {
@@ -192,13 +193,4 @@ func (f *sqliteFile) close() error {
 		return nil
 	}
 	return f.lock.Unlock()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -3,6 +3,7 @@ package sqlstate_test
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -411,18 +412,73 @@ func TestOneWitnessAFile(t *testing.T) {
 	db.Close()
 }
 
-// A server that may lose what it has committed is no place for a witness's memory.
+// A server that may lose what it has committed is no place for a witness's memory, nor one that becomes such a server.
 func TestUnsafePostgresIsRefused(t *testing.T) {
 	url := pgtest.Database(t)
-	db := sqlx.MustOpen("postgres", url)
-	var name string
-	if err := db.Get(&name, "SELECT current_database()"); err != nil {
+	db, err := sqlstate.OpenPostgres(t.Context(), url)
+	if err != nil {
 		t.Fatal(err)
 	}
-	db.MustExec("ALTER DATABASE " + name + " SET synchronous_commit = off")
-	db.Close()
-	_, err := sqlstate.OpenPostgres(t.Context(), url)
+	defer db.Close()
+	add(t, db, false, key("a", "a1"))
+	raw := sqlx.MustOpen("postgres", url)
+	defer raw.Close()
+	var name string
+	if err := raw.Get(&name, "SELECT current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	set := func(value string) {
+		raw.MustExec("ALTER DATABASE " + name + " SET synchronous_commit = " + value)
+		// New sessions have it, and the old ones end.
+		raw.MustExec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()", name)
+	}
+	set("off")
+	_, err = sqlstate.OpenPostgres(t.Context(), url)
 	if err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") || strings.Contains(err.Error(), "horse") {
 		t.Errorf("got %v, want a refusal without a password", err)
+	}
+	if err := settled(func() error { return move(t, db, head("a", 5, 1)) }); err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
+		t.Errorf("moving a head: got %v, want a refusal", err)
+	}
+	set("on")
+	var was witness.Head
+	err = settled(func() error {
+		return db.Update(t.Context(), []string{"a"}, func(heads map[string]witness.Head) witness.Changes {
+			was = heads["a"]
+			return witness.Changes{Moves: []witness.Move{{Head: head("a", 6, 2), Note: []byte("note")}}}
+		})
+	})
+	if err != nil || was.Size != 0 {
+		t.Errorf("when it is safe again: %v, from %+v, want size 0", err, was)
+	}
+}
+
+// settled calls fn until it doesn't fail for the sake of a session that has ended.
+func settled(fn func() error) error {
+	for {
+		if err := fn(); !errors.Is(err, sqlstate.ErrUnreachable) {
+			return err
+		}
+	}
+}
+
+// What may pass is told apart, so that a witness which is started before its database waits for it.
+func TestUnreachablePostgres(t *testing.T) {
+	good := pgtest.Database(t)
+	for what, change := range map[string]func(u *url.URL){
+		"a wrong password":    func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "wrong") },
+		"no such database":    func(u *url.URL) { u.Path = "/nothing" },
+		"nobody listens":      func(u *url.URL) { u.Host = "127.0.0.1:1" },
+		"nobody of that name": func(u *url.URL) { u.Host = "nowhere.invalid:5432" },
+	} {
+		u, err := url.Parse(good)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(u)
+		_, err = sqlstate.OpenPostgres(t.Context(), u.String())
+		if !errors.Is(err, sqlstate.ErrUnreachable) || strings.Contains(err.Error(), "wrong") || strings.Contains(err.Error(), "horse") {
+			t.Errorf("%s: got %v, want ErrUnreachable without a password", what, err)
+		}
 	}
 }
