@@ -216,12 +216,16 @@ func ParseLogs(data []byte) ([]LogKey, error) {
 	return keys, nil
 }
 
-// listClient fetches lists. It is in no hurry, and goes where a list's operator sends it, but never to a place without TLS.
+// listClient fetches lists. It is in no hurry, and goes where a list's operator sends it, but never from a place with TLS to one
+// without, be that on this machine: nobody elsewhere may have it ask what only listens here.
 var listClient = &http.Client{
 	Timeout: time.Minute,
 	CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) >= 5 {
 			return errors.New("more than 5 redirects")
+		}
+		if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return fmt.Errorf("a redirect to %.200q: want https", req.URL)
 		}
 		return CheckListURL(req.URL.String())
 	},

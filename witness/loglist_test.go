@@ -164,3 +164,16 @@ func TestFetchList(t *testing.T) {
 		}
 	}
 }
+
+// A list that comes from elsewhere doesn't make the witness ask what listens on its own machine.
+func TestListsDoNotLeadHome(t *testing.T) {
+	for target, ok := range map[string]bool{
+		"https://other.example/list": true, "http://127.0.0.1:8091/metrics": false, "http://localhost/": false,
+	} {
+		from := httptest.NewRequest(http.MethodGet, "https://witness-network.example/list.1", nil)
+		to := httptest.NewRequest(http.MethodGet, target, nil)
+		if err := listClient.CheckRedirect(to, []*http.Request{from}); (err == nil) != ok {
+			t.Errorf("%s: got %v, want ok: %v", target, err, ok)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -65,7 +66,12 @@ type pageLog struct {
 
 // getPage answers GET /, for people.
 func (s *Server) getPage(w http.ResponseWriter, r *http.Request) {
-	heads, err := s.state.Heads(r.Context(), r.URL.Query().Get("after"), pageLogs)
+	after := r.URL.Query().Get("after")
+	if after != "" && checkOrigin(after) != nil { // a database may not even take it
+		s.writeError(w, fmt.Errorf("%w: no log has the origin after which the page is to begin", errMalformed))
+		return
+	}
+	heads, err := s.state.Heads(r.Context(), after, pageLogs)
 	if err != nil {
 		s.writeError(w, err)
 		return

@@ -719,6 +719,18 @@ func TestPageOfManyLogs(t *testing.T) {
 	}
 }
 
+// What no database takes is the asker's fault, and not the state's.
+func TestPageAfterNothing(t *testing.T) {
+	states(t, func(t *testing.T, state, _ witness.State) {
+		w := newWitness(t, options{state: state})
+		for _, after := range []string{"%00", "%ff"} {
+			if a := w.get(t, "/?after="+after); a.status != http.StatusBadRequest {
+				t.Errorf("after %s: got status %d %q, want 400", after, a.status, a.body)
+			}
+		}
+	})
+}
+
 func TestOps(t *testing.T) {
 	l := newLog(t, "example.com/log", 5)
 	w := newWitness(t, options{}, l)
@@ -757,7 +769,11 @@ func TestListsAddLogsAndNothingElse(t *testing.T) {
 	var mu sync.Mutex
 	list := "logs/v0\n" + block(listed) + block(takeover)
 	fetched := 0
-	lists := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	lists := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/gone" {
+			http.NotFound(w, r)
+			return
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		fmt.Fprint(w, list)
@@ -765,7 +781,7 @@ func TestListsAddLogsAndNothingElse(t *testing.T) {
 	}))
 	defer lists.Close()
 	w := newWitness(t, options{}, known)
-	w.PollLists([]string{lists.URL + "/gone/", lists.URL}, 10*time.Millisecond)
+	w.PollLists([]string{lists.URL + "/gone", lists.URL}, 10*time.Millisecond)
 	becomes := func(l *testLog, want int) {
 		t.Helper()
 		sent := l.request(t, w.size(t, l), 5)
