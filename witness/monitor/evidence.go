@@ -27,6 +27,10 @@ import (
 // minute is written once. What is wrong but no second history begins with "invalid-" instead of "diverged-".
 const reportSuffix = ".report.txt"
 
+// maxEvidence is how many reports of a log there can be that diverge, and of those that are invalid. The first ones are as good as
+// the last, and a log that signs something new in every round must not fill the disk that the states are on.
+const maxEvidence = 100
+
 // exhibit is a checkpoint, and what shows that the log's operator has signed it.
 type exhibit struct {
 	cp   checkpoint.Checkpoint
@@ -149,9 +153,15 @@ func (d *directory) keep(p *Problem, prefix, what string, files map[string][]byt
 	if _, err := os.Stat(base + reportSuffix); !errors.Is(err, fs.ErrNotExist) {
 		return base + reportSuffix
 	}
-	err := d.writeAll(base, files, p.Notice)
+	reports, err := d.reports(prefix)
+	if err == nil && len(reports) >= maxEvidence {
+		err = fmt.Errorf("there are %d reports like this already", len(reports))
+	}
+	if err == nil {
+		err = d.writeAll(base, files, p.Notice)
+	}
 	if err != nil {
-		p.Detail += fmt.Sprintf(" (the evidence couldn't be written: %v)", err)
+		p.Detail += fmt.Sprintf(" (the evidence wasn't written: %v)", err)
 		return ""
 	}
 	return base + reportSuffix

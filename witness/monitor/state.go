@@ -319,13 +319,18 @@ func evidencePrefix(origin string) string {
 
 // diverged returns the reports of all divergences of the log whose evidence is still there.
 func (d *directory) diverged(origin string) ([]string, error) {
+	return d.reports(evidencePrefix(origin))
+}
+
+// reports returns the reports whose names have the prefix.
+func (d *directory) reports(prefix string) ([]string, error) {
 	files, err := os.ReadDir(filepath.Join(d.path, "evidence"))
 	if err != nil {
 		return nil, problem(Failed, KindState, "reading the evidence: %v", err)
 	}
 	var found []string
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), evidencePrefix(origin)) && strings.HasSuffix(f.Name(), reportSuffix) {
+		if strings.HasPrefix(f.Name(), prefix) && strings.HasSuffix(f.Name(), reportSuffix) {
 			found = append(found, filepath.Join(d.path, "evidence", f.Name()))
 		}
 	}

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
 )
 
@@ -96,4 +99,34 @@ func FuzzParseState(f *testing.F) {
 			t.Errorf("a tree of another checkpoint: %s", data)
 		}
 	})
+}
+
+// A log that signs something else in every round doesn't fill the disk. What is no longer kept is still shown.
+func TestEvidenceIsBounded(t *testing.T) {
+	d, err := openDirectory(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	known := exhibit{cp: checkpoint.Checkpoint{Origin: testOrigin, Size: 5}, note: []byte("known\n")}
+	kept := 0
+	for size := range uint64(maxEvidence + 3) {
+		p := d.diverge(testOrigin, contradiction{a: known, why: "the tree is another one", b: exhibit{
+			cp: checkpoint.Checkpoint{Origin: testOrigin, Size: 6 + size}, note: []byte("other\n"),
+		}})
+		if p.Verdict != Diverged || p.Notice == "" {
+			t.Fatalf("got %+v", p)
+		}
+		if p.Evidence != "" {
+			kept++
+		} else if !strings.Contains(p.Detail, "reports") {
+			t.Errorf("it isn't said that nothing is kept: %s", p.Detail)
+		}
+	}
+	if found, err := d.diverged(testOrigin); err != nil || len(found) != maxEvidence || kept != maxEvidence {
+		t.Errorf("got %d reports, %v, and %d problems with one, want %d", len(found), err, kept, maxEvidence)
+	}
+	if p := d.accuse(problem(Invalid, KindChain, "it is no chain"), known, nil); p.Evidence == "" {
+		t.Error("evidence of another kind isn't kept")
+	}
 }
