@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -239,6 +240,20 @@ func newWitness(tb testing.TB, o options, logs ...*testLog) *testWitness {
 		w.Server.Close()
 	})
 	return w
+}
+
+// stallOnce makes the next batch stay, when it is checked and cosigned and nothing of it is recorded, until goOn is called. That it has
+// come so far is told by checked.
+func (w *testWitness) stallOnce() (checked <-chan struct{}, goOn func()) {
+	at, on := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.Stall(func() {
+		once.Do(func() {
+			close(at)
+			<-on
+		})
+	})
+	return at, func() { close(on) }
 }
 
 // answer is an HTTP answer that was read to its end.

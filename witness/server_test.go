@@ -293,19 +293,12 @@ func TestRaceOfTwoRequests(t *testing.T) {
 		b := newWitness(t, options{state: other}, l)
 		b.Refresh()
 		a.mustAdd(t, l, 0, 5)
-		checked, raced := make(chan bool), make(chan bool)
-		var once sync.Once
-		a.Stall(func() {
-			once.Do(func() {
-				checked <- true
-				<-raced
-			})
-		})
+		checked, goOn := a.stallOnce()
 		answers := make(chan answer)
 		go func() { answers <- a.add(t, l.request(t, 5, 8)) }()
 		<-checked
 		b.mustAdd(t, l, 5, 12)
-		close(raced)
+		goOn()
 		if got := <-answers; got.status != 409 || got.body != "12\n" {
 			t.Errorf("request A: got status %d %q, want 409 with 12", got.status, got.body)
 		}
@@ -333,19 +326,12 @@ func TestRaceOfTwoClocks(t *testing.T) {
 		b.Refresh()
 		b.clock.now = a.clock.now.Add(3 * time.Second)
 		a.mustAdd(t, l, 0, 5)
-		checked, raced := make(chan bool), make(chan bool)
-		var once sync.Once
-		a.Stall(func() {
-			once.Do(func() {
-				checked <- true
-				<-raced
-			})
-		})
+		checked, goOn := a.stallOnce()
 		answers := make(chan answer)
 		go func() { answers <- a.add(t, l.request(t, 5, 5)) }()
 		<-checked
 		b.mustAdd(t, l, 5, 5)
-		close(raced)
+		goOn()
 		got := <-answers
 		if got.status != 200 {
 			t.Fatalf("got status %d %q", got.status, got.body)
@@ -567,17 +553,10 @@ func TestEvidenceOfOneBatch(t *testing.T) {
 		l, other := newLog(t, "example.com/log", 9), newLog(t, "example.com/other", 5)
 		fork := l.forked(9)
 		w := newWitness(t, options{state: state}, l, other)
-		stalled, gathered := make(chan bool), make(chan bool)
-		var once sync.Once
-		w.Stall(func() {
-			once.Do(func() {
-				stalled <- true
-				<-gathered
-			})
-		})
+		checked, goOn := w.stallOnce()
 		var wg sync.WaitGroup
 		wg.Go(func() { w.mustAdd(t, other, 0, 5) })
-		<-stalled
+		<-checked
 		for i, send := range []func(){
 			func() { w.mustAdd(t, l, 0, 5) },
 			func() {
@@ -592,7 +571,7 @@ func TestEvidenceOfOneBatch(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
-		close(gathered)
+		goOn()
 		wg.Wait()
 		found, err := state.Evidence(t.Context())
 		if err != nil || len(found) != 1 || found[0].Conflict != witness.ConflictFork {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // gate is what a listener answers with before the server behind it is there: alive, but not ready.
@@ -43,4 +46,25 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusServiceUnavailable)
 	fmt.Fprintln(w, `{"type":"about:blank","title":"Service Unavailable","status":503,"code":"store_unavailable",`+
 		`"detail":"the server is starting, or waits for its store; nothing was stored, send it again later"}`)
+}
+
+// startPause is the longest pause between attempts to start.
+const startPause = 5 * time.Second
+
+// whenReachable calls start until it succeeds, or fails with what doesn't pass. Meanwhile the operator's listener tells why it waits: a
+// server that ends, and is started again and again, helps nobody.
+func whenReachable[T any](ctx context.Context, logger *slog.Logger, ops *gate, start func() (T, error), passes func(error) bool) (T, error) {
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
+		started, err := start()
+		if err == nil || !passes(err) || ctx.Err() != nil {
+			return started, err
+		}
+		logger.Error("not ready: what is to be served can't be reached; trying again", "error", err)
+		ops.waiting(err)
+		select {
+		case <-ctx.Done():
+			return started, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
 }

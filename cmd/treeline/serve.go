@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -116,28 +115,16 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	// The listeners first, so that a second server on the address gives up before it touches anything, and health is answered
 	// while a database isn't there yet.
-	public, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return fmt.Errorf("%w; choose another address with --listen", err)
-	}
-	defer public.Close()
 	var front, back gate
-	listeners := []listener{{public, api.HTTPServer(&front, logger)}}
-	var opsAddr net.Addr
-	if o.opsListen != "" {
-		ops, err := net.Listen("tcp", o.opsListen)
-		if err != nil {
-			return fmt.Errorf("%w; choose another address with --ops-listen, or none with --ops-listen=", err)
-		}
-		defer ops.Close()
-		listeners = append(listeners, listener{ops, api.HTTPServer(&back, logger)})
-		opsAddr = ops.Addr()
+	listeners, err := listen(o.listen, o.opsListen, &front, &back, logger)
+	if err != nil {
+		return err
 	}
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { failed <- l.server.Serve(l.Listener) }()
-	}
-	r, err := o.startWhenPossible(ctx, prefix, logger, &back)
+	defer listeners.close()
+	r, err := whenReachable(ctx, logger, &back, func() (*running, error) { return o.start(ctx, prefix, logger) }, func(err error) bool {
+		var network net.Error // of the fence
+		return o.onPostgres() && (errors.Is(err, postgres.ErrUnreachable) || errors.As(err, &network))
+	})
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // stopped as it was asked to, before its database came
 	}
@@ -147,8 +134,8 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	defer r.close()
 	front.open(r.server)
 	back.open(r.server.Ops())
-	greet(stdout, r.service, public.Addr(), opsAddr, r.keyFile)
-	return serveAll(ctx, listeners, failed, r.server.Close, logger)
+	greet(stdout, r.service, listeners.public(), listeners.ops(), r.keyFile)
+	return listeners.serve(ctx, r.server.Close, logger)
 }
 
 // running is what a server is made of, once its store is there.
@@ -175,29 +162,6 @@ func (r *running) close() {
 	for _, store := range []log.Store{r.replica, r.store} {
 		if store != nil {
 			store.Close()
-		}
-	}
-}
-
-// startPause is the longest pause between attempts to reach a database.
-const startPause = 5 * time.Second
-
-// startWhenPossible starts the service. While its store or its fence can't be reached it waits, tells why, and doesn't end: a server that
-// is started again and again helps nobody.
-func (o serveOptions) startWhenPossible(ctx context.Context, prefix string, logger *slog.Logger, ops *gate) (*running, error) {
-	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
-		r, err := o.start(ctx, prefix, logger)
-		var network net.Error
-		passing := errors.Is(err, postgres.ErrUnreachable) || errors.As(err, &network)
-		if !passing || !o.onPostgres() || ctx.Err() != nil {
-			return r, err
-		}
-		logger.Error("not ready: the store or the fence isn't there; trying again", "error", err)
-		ops.waiting(err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
 		}
 	}
 }
@@ -286,30 +250,6 @@ func (o serveOptions) openReplica(ctx context.Context, store log.Store, logger *
 		return nil, errors.Join(err, replica.Close())
 	}
 	return replica, nil
-}
-
-// listener is an address and what answers there.
-type listener struct {
-	net.Listener
-	server *http.Server
-}
-
-// serveAll answers on all listeners until ctx ends or one of them fails, and then lets requests finish. It calls stopping before, for
-// those that would wait for long.
-func serveAll(ctx context.Context, listeners []listener, failed <-chan error, stopping func(), logger *slog.Logger) error {
-	var err error
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-		logger.Info("stopping: no new requests, those in flight are answered")
-	}
-	stopping()
-	grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	for _, l := range listeners {
-		err = errors.Join(err, l.server.Shutdown(grace))
-	}
-	return err
 }
 
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {

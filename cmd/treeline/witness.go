@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -17,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
-	"github.com/treeline-log/treeline/api"
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/witness"
 	"github.com/treeline-log/treeline/witness/sqlstate"
@@ -99,32 +97,19 @@ func runWitness(ctx context.Context, o witnessOptions, stdout, stderr io.Writer)
 		return err
 	}
 	// The listeners first, so that a second witness on the address gives up before it touches anything.
-	public, err := net.Listen("tcp", o.listen)
-	if err != nil {
-		return fmt.Errorf("%w; choose another address with --listen", err)
-	}
-	defer public.Close()
 	var front, back gate
-	listeners := []listener{{public, api.HTTPServer(&front, logger)}}
-	var opsAddr net.Addr
-	if o.opsListen != "" {
-		ops, err := net.Listen("tcp", o.opsListen)
-		if err != nil {
-			return fmt.Errorf("%w; choose another address with --ops-listen, or none with --ops-listen=", err)
-		}
-		defer ops.Close()
-		listeners = append(listeners, listener{ops, api.HTTPServer(&back, logger)})
-		opsAddr = ops.Addr()
-	}
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { failed <- l.server.Serve(l.Listener) }()
-	}
-	state, err := o.openWhenPossible(ctx, logger, &back)
+	listeners, err := listen(o.listen, o.opsListen, &front, &back, logger)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped as it was asked to, before its database came
-		}
+		return err
+	}
+	defer listeners.close()
+	state, err := whenReachable(ctx, logger, &back, func() (*sqlstate.DB, error) { return o.open(ctx) }, func(err error) bool {
+		return errors.Is(err, sqlstate.ErrUnreachable)
+	})
+	if ctx.Err() != nil && err != nil {
+		return nil // stopped as it was asked to, before its database came
+	}
+	if err != nil {
 		return err
 	}
 	defer state.Close()
@@ -147,25 +132,8 @@ func runWitness(ctx context.Context, o witnessOptions, stdout, stderr io.Writer)
 	server.PollLists(o.lists, o.listInterval)
 	front.open(server)
 	back.open(server.Ops())
-	greetWitness(stdout, server, cosigners[0].Name(), public.Addr(), opsAddr)
-	return serveAll(ctx, listeners, failed, func() {}, logger)
-}
-
-// openWhenPossible opens the state. While a database can't be reached it waits and tells why.
-func (o witnessOptions) openWhenPossible(ctx context.Context, logger *slog.Logger, ops *gate) (*sqlstate.DB, error) {
-	for pause := 200 * time.Millisecond; ; pause = min(2*pause, startPause) {
-		state, err := o.open(ctx)
-		if !errors.Is(err, sqlstate.ErrUnreachable) || ctx.Err() != nil {
-			return state, err
-		}
-		logger.Error("not ready: the state isn't there; trying again", "error", err)
-		ops.waiting(err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
-	}
+	greetWitness(stdout, server, cosigners[0].Name(), listeners.public(), listeners.ops())
+	return listeners.serve(ctx, func() {}, logger)
 }
 
 // readLogs reads the files that --logs names.
