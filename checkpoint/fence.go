@@ -42,12 +42,8 @@ type Fence interface {
 }
 
 // FenceName returns the name under which a fence that keeps a file or an object for
-// each log keeps that of the origin: the lower-case hexadecimal SHA-256 of the origin,
-// since an origin may have too many characters, or others than names may have.
-func FenceName(origin string) string {
-	h := sha256.Sum256([]byte(origin))
-	return hex.EncodeToString(h[:])
-}
+// each log keeps that of the origin: its [OriginHash].
+func FenceName(origin string) string { return OriginHash(origin) }
 
 // IsFenceName reports whether [FenceName] may have returned the name.
 func IsFenceName(name string) bool {

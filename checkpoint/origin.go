@@ -1,6 +1,8 @@
 package checkpoint
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -77,4 +79,11 @@ func checkLabel(s string) error {
 		}
 	}
 	return nil
+}
+
+// OriginHash returns the lower-case hexadecimal SHA-256 of a log's origin, of any log. It stands for the origin where that
+// may have too many characters or wrong ones: in the paths of witnesses (C2SP tlog-witness) and in names of files.
+func OriginHash(origin string) string {
+	h := sha256.Sum256([]byte(origin))
+	return hex.EncodeToString(h[:])
 }

@@ -2,8 +2,6 @@ package witness
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"sync"
 	"time"
@@ -23,7 +21,7 @@ type registry struct {
 
 	mu     sync.RWMutex
 	logs   map[string]*knownLog
-	hashes map[string]string // lower-case hex SHA-256 of an origin → the origin
+	hashes map[string]string // [checkpoint.OriginHash] of an origin → the origin
 }
 
 // knownLog is a log's keys and its limit. It doesn't change; a further key makes another one.
@@ -75,8 +73,7 @@ func (r *registry) add(k LogKey, v note.Verifier) {
 		l.limit = perDay(k.QPD, r.now())
 	}
 	r.logs[k.Origin] = l
-	sum := sha256.Sum256([]byte(k.Origin))
-	r.hashes[hex.EncodeToString(sum[:])] = k.Origin
+	r.hashes[checkpoint.OriginHash(k.Origin)] = k.Origin
 }
 
 // log returns the log with the given origin, nil if none is known.

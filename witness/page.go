@@ -2,13 +2,13 @@ package witness
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/treeline-log/treeline/checkpoint"
 )
 
 // pageLogs is how many logs are on one page for people.
@@ -80,8 +80,7 @@ func (s *Server) getPage(w http.ResponseWriter, r *http.Request) {
 	for _, h := range heads {
 		l := pageLog{Origin: h.Origin, Size: h.Size, At: "never"}
 		if h.At > 0 {
-			sum := sha256.Sum256([]byte(h.Origin))
-			l.Path, l.At = hex.EncodeToString(sum[:])+"/checkpoint", h.Time().Format(time.DateTime+" UTC")
+			l.Path, l.At = checkpoint.OriginHash(h.Origin)+"/checkpoint", h.Time().Format(time.DateTime+" UTC")
 		}
 		data.Logs = append(data.Logs, l)
 	}

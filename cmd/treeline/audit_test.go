@@ -97,7 +97,7 @@ func TestAuditFollowsARealServer(t *testing.T) {
 	}
 
 	stayingAudit(t, a, p)
-	if err := os.WriteFile(filepath.Join(a.dir, "state", checkpoint.FenceName("audit.example.com/logs/open")+".state"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(a.dir, "state", checkpoint.OriginHash("audit.example.com/logs/open")+".state"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out := a.exits(exitFailure, p.url+"/logs/open"); !strings.Contains(out, "damaged") {

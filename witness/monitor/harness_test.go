@@ -243,7 +243,7 @@ func newFakeWitness(t *testing.T, name string) *fakeWitness {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("a log's key is sent to a witness")
 		}
-		if w.note == nil || r.URL.Path != "/"+checkpoint.FenceName(testOrigin)+"/checkpoint" {
+		if w.note == nil || r.URL.Path != "/"+checkpoint.OriginHash(testOrigin)+"/checkpoint" {
 			http.NotFound(rw, r)
 			return
 		}

@@ -400,7 +400,7 @@ func TestSignedEntriesMustFormAChain(t *testing.T) {
 func TestState(t *testing.T) {
 	log, h := newFakeLog(t), newHistory(t, testOrigin).grow(600, "a")
 	a := auditor(t, policy(t, false), log.url())
-	file := filepath.Join(a.c.StateDir, checkpoint.FenceName(testOrigin)+".state")
+	file := filepath.Join(a.c.StateDir, checkpoint.OriginHash(testOrigin)+".state")
 	log.serve(h, 300)
 	a.finds(Verified, "")
 	old, err := os.ReadFile(file)
@@ -459,7 +459,7 @@ func TestState(t *testing.T) {
 		}
 	})
 	t.Run("of another log", func(t *testing.T) {
-		if err := os.WriteFile(filepath.Join(a.c.StateDir, checkpoint.FenceName("b.example/logs/b")+".state"), kept, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(a.c.StateDir, checkpoint.OriginHash("b.example/logs/b")+".state"), kept, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		d := &directory{path: a.c.StateDir}

@@ -281,7 +281,7 @@ func (d *directory) close() error { return d.lock.Close() }
 
 // file returns the path of a log's state.
 func (d *directory) file(origin string) string {
-	return filepath.Join(d.path, checkpoint.FenceName(origin)+".state")
+	return filepath.Join(d.path, checkpoint.OriginHash(origin)+".state")
 }
 
 // load returns the state of the log, nil if nothing is known of it. A file that isn't one is an error, never a fresh start,
@@ -314,7 +314,7 @@ func (d *directory) save(s *state) error {
 
 // evidencePrefix begins the names of the files that show that a log has two histories.
 func evidencePrefix(origin string) string {
-	return "diverged-" + checkpoint.FenceName(origin)[:16] + "-"
+	return "diverged-" + checkpoint.OriginHash(origin)[:16] + "-"
 }
 
 // diverged returns the reports of all divergences of the log whose evidence is still there.

@@ -39,7 +39,7 @@ func (f *follower) ask(ctx context.Context, t *tiles) {
 		a := &answer{witness: w}
 		answers = append(answers, a)
 		at := &server{base: strings.TrimSuffix(w.URL, "/"), client: f.m.client} // never with a key of the log
-		wait.Go(func() { a.msg, a.err = at.get(ctx, checkpoint.FenceName(f.origin)+"/checkpoint", maxNote) })
+		wait.Go(func() { a.msg, a.err = at.get(ctx, checkpoint.OriginHash(f.origin)+"/checkpoint", maxNote) })
 	}
 	wait.Wait()
 	for _, a := range answers {
