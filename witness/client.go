@@ -3,9 +3,7 @@ package witness
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -188,8 +186,7 @@ func excerpt(body []byte) string {
 // latestCheckpoint returns the checkpoint that the witness serves of a log: "GET <monitoring prefix>/<origin hash>/checkpoint". Where
 // that prefix is another one than the one for submissions, nothing is found.
 func latestCheckpoint(ctx context.Context, client *http.Client, prefix, origin string) ([]byte, error) {
-	hash := sha256.Sum256([]byte(origin))
-	address := strings.TrimSuffix(prefix, "/") + "/" + hex.EncodeToString(hash[:]) + "/checkpoint"
+	address := strings.TrimSuffix(prefix, "/") + "/" + checkpoint.OriginHash(origin) + "/checkpoint"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err

@@ -47,11 +47,7 @@ func TestNothingIsReadWhole(t *testing.T) {
 			t.Errorf("%s is %q, %v; want %s", name, got, err, want)
 		}
 	}
-	conn, err := direct(t, url).Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := session(t, url)
 	numbers := func(n, step int64) (out pq.Int64Array) {
 		for i := range n {
 			out = append(out, i*step)
@@ -127,32 +123,9 @@ func TestNothingIsCompiled(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	open(t, url)
-	conn, err := direct(t, url).Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	for name, value := range postgres.Planning {
-		if _, err := conn.ExecContext(t.Context(), fmt.Sprintf("SET %s = %s", name, value)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	rows, err := conn.QueryContext(t.Context(), "EXPLAIN "+postgres.SizesStatement)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var line string
-		if err := rows.Scan(&line); err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(line, "JIT") {
-			t.Errorf("%s is compiled: %s", postgres.SizesStatement, line)
-		}
-	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
+	conn := session(t, url)
+	if plan := explain(t, conn, postgres.Planning, postgres.SizesStatement, nil); strings.Contains(plan, `"JIT"`) {
+		t.Errorf("it is compiled:\n%s", plan)
 	}
 }
 
@@ -161,11 +134,7 @@ func TestNoBlockIsSorted(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	open(t, url)
-	conn, err := direct(t, url).Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := session(t, url)
 	for _, statement := range fill {
 		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
@@ -186,10 +155,21 @@ func TestNoBlockIsSorted(t *testing.T) {
 	}
 }
 
+// session returns a session of its own with a database.
+func session(t *testing.T, url string) *sql.Conn {
+	t.Helper()
+	conn, err := direct(t, url).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // explain returns the plan of a statement with parameters under some settings, as JSON.
 func explain(t *testing.T, conn *sql.Conn, settings map[string]string, statement string, params []any) string {
 	t.Helper()
-	literals := make([]string, len(params))
+	literals, arguments := make([]string, len(params)), ""
 	for i, p := range params {
 		if v, ok := p.(driver.Valuer); ok {
 			value, err := v.Value()
@@ -199,6 +179,9 @@ func explain(t *testing.T, conn *sql.Conn, settings map[string]string, statement
 			p = value
 		}
 		literals[i] = pq.QuoteLiteral(fmt.Sprint(p)) // of an unknown type, which the statement decides
+	}
+	if params != nil {
+		arguments = "(" + strings.Join(literals, ", ") + ")"
 	}
 	prepare := []string{"PREPARE p AS " + statement}
 	for name, value := range settings {
@@ -210,7 +193,7 @@ func explain(t *testing.T, conn *sql.Conn, settings map[string]string, statement
 		}
 	}
 	var plan string
-	err := conn.QueryRowContext(t.Context(), "EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE p ("+strings.Join(literals, ", ")+")").Scan(&plan)
+	err := conn.QueryRowContext(t.Context(), "EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE p "+arguments).Scan(&plan)
 	if err != nil {
 		t.Fatalf("%s: %v", statement, err)
 	}
