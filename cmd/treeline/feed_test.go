@@ -346,11 +346,12 @@ func TestWitnessesNoticeWhatTheFenceCannot(t *testing.T) {
 
 	stops := func(p *process) error { return p.wrote("DATA RACE", "panic") }
 	p = servingWith(t, stops, old, flags...)
+	// The log is stopped first, and then the evidence is kept.
+	head := p.awaitHead(t, "stopped", func(h witnessedHead) bool { return len(h.Evidence) > 0 })
 	reasons := p.awaitReady(t, http.StatusServiceUnavailable)
 	if !strings.Contains(reasons, "another history") || !strings.Contains(reasons, "evidence against log default") {
 		t.Errorf("readiness: got %q, want the evidence", reasons)
 	}
-	head := p.awaitHead(t, "stopped", func(h witnessedHead) bool { return len(h.Evidence) > 0 })
 	if e := head.Evidence[0]; e.Kind != "contradiction" || signatures(e.Ours) != 1 || signatures(e.Theirs) < 2 || head.Sizes["signed"] != 1 {
 		t.Errorf("evidence: got %+v of %+v, want both notes", e, head.Sizes)
 	}
