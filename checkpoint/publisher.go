@@ -69,11 +69,13 @@ type Source interface {
 // other, but one at a time is enough. A Publisher is not safe for concurrent use.
 type Publisher struct {
 	src       Source
+	hub       HubSource // src, if the log is a hub; else nil
 	fence     Fence
 	signers   []note.Signer
 	verifiers []note.Verifier
 
 	last    *signed  // nil if it must be read first
+	grown   *growth  // of a hub, the newest that was signed or found signed, so that not all of it need be read again
 	refusal *Refusal // nil unless the publisher has stopped for good
 }
 
@@ -90,6 +92,12 @@ type signed struct {
 // checkpoint must be signed with at least one of them.
 func NewPublisher(src Source, fence Fence, signers []note.Signer, verifiers ...note.Verifier) *Publisher {
 	return &Publisher{src: src, fence: fence, signers: signers, verifiers: verifiers}
+}
+
+// NewHubPublisher returns the publisher of a hub. It signs entries only that say of each
+// log what that log has itself signed and recorded, with sizes that grow.
+func NewHubPublisher(src HubSource, fence Fence, signers []note.Signer, verifiers ...note.Verifier) *Publisher {
+	return &Publisher{src: src, hub: src, fence: fence, signers: signers, verifiers: verifiers}
 }
 
 // Resume takes up the log where its last checkpoint left it, which is to be done before
@@ -281,6 +289,7 @@ func (p *Publisher) resume(ctx context.Context) error {
 	}
 	p.src.Publish(recorded, recordedNote)
 	p.last = &signed{recorded, recordedNote, state}
+	p.grown, _ = state.order.(*growth)
 	return nil
 }
 
@@ -288,9 +297,9 @@ func (p *Publisher) resume(ctx context.Context) error {
 // state of a replay after it, without the tree. The second result says what is wrong
 // with the entry, the third is an error of reading.
 func (p *Publisher) lastEntry(ctx context.Context, c Checkpoint) (state replay, wrong, err error) {
-	state.Chain = NewChain(c.Origin)
 	if c.Size == 0 {
-		return state, nil, nil
+		state.order, err = p.orderAfter(ctx, c, nil)
+		return state, nil, err
 	}
 	last := c.Size - 1
 	var entry []byte
@@ -305,16 +314,32 @@ func (p *Publisher) lastEntry(ctx context.Context, c Checkpoint) (state replay, 
 	if err != nil {
 		return replay{}, nil, fmt.Errorf("reading the stored tree: %w", err)
 	}
-	leaf := merkle.LeafHash(entry)
-	if err := merkle.VerifyInclusion(last, c.Size, leaf, proof, c.Root); err != nil {
+	if err := merkle.VerifyInclusion(last, c.Size, merkle.LeafHash(entry), proof, c.Root); err != nil {
 		return replay{}, fmt.Errorf("entry %d is not the one that was signed: %w", last, err), nil
 	}
-	receivedAt, _, err := splitEntry(entry)
-	if err != nil {
-		return replay{}, fmt.Errorf("entry %d: %w", last, err), nil
+	if p.hub != nil {
+		_, wrong = ParseHubEntry(entry)
+	} else {
+		_, _, wrong = splitEntry(entry)
 	}
-	state.Chain = ResumeChain(leaf, receivedAt)
-	return state, nil, nil
+	if wrong != nil {
+		return replay{}, fmt.Errorf("entry %d: %w", last, wrong), nil
+	}
+	state.order, err = p.orderAfter(ctx, c, entry)
+	return state, nil, err
+}
+
+// orderAfter returns the order of the log's entries after those of a signed tree, of which last is the
+// newest, well formed, or nil if there is none.
+func (p *Publisher) orderAfter(ctx context.Context, c Checkpoint, last []byte) (order, error) {
+	if p.hub != nil {
+		return p.growthAfter(ctx, c.Size)
+	}
+	if last == nil {
+		return &chained{NewChain(c.Origin)}, nil
+	}
+	receivedAt, _, err := splitEntry(last)
+	return &chained{ResumeChain(merkle.LeafHash(last), receivedAt)}, err
 }
 
 func (p *Publisher) publish(ctx context.Context) error {
@@ -373,12 +398,16 @@ func (p *Publisher) publish(ctx context.Context) error {
 	if got := (Checkpoint{last.Origin, next.tree.Size(), next.tree.Root()}); got != head {
 		return refuse(Damaged, head, got, "the stored entries don't give the tree of the store's head")
 	}
-	wrong, err = next.checkTiles(ctx, p.src)
-	if err != nil {
-		return err
-	}
-	if wrong != nil {
-		return refuse(Damaged, Checkpoint{}, Checkpoint{}, wrong.Error())
+	for _, check := range []func() (wrong, err error){
+		func() (error, error) { return next.checkTiles(ctx, p.src) },
+		func() (error, error) { return next.order.settle(ctx) },
+	} {
+		if wrong, err = check(); err != nil {
+			return err
+		}
+		if wrong != nil {
+			return refuse(Damaged, Checkpoint{}, Checkpoint{}, wrong.Error())
+		}
 	}
 
 	// If the fence or the store isn't where this publisher left it, then another one is
@@ -411,6 +440,7 @@ func (p *Publisher) publish(ctx context.Context) error {
 	}
 	p.src.Publish(head, msg)
 	p.last = &signed{head, msg, next}
+	p.grown, _ = next.order.(*growth)
 	return nil
 }
 

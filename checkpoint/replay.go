@@ -24,11 +24,11 @@ func genesis(origin string) merkle.Hash {
 	return sha256.Sum256([]byte(genesisPrefix + origin + "\n"))
 }
 
-// A replay goes through the entries of a log, checks each against the one before it,
+// A replay goes through the entries of a log, checks each against those before it,
 // and rebuilds the tree over them.
 type replay struct {
-	tree *merkle.Range
-	Chain
+	tree  *merkle.Range
+	order order
 
 	// nodes has, for each level of stored tiles from 1 on, the hashes which have
 	// become complete since firstNode of that level. See checkTiles.
@@ -36,20 +36,46 @@ type replay struct {
 	firstNode []uint64
 }
 
+// An order is what the entries of a log keep to among themselves. Events are a chain; in
+// a hub each log grows.
+type order interface {
+	// add goes on to the entry at index and returns its leaf hash. The error, if any, says
+	// what is wrong with the entry.
+	add(index uint64, entry []byte) (leaf merkle.Hash, err error)
+	// settle checks what the entries added since clone say of anything outside the log. The first
+	// result says what is wrong, the second is an error of reading.
+	settle(ctx context.Context) (wrong, err error)
+	// clone returns an order that goes on from the same entry, and shares nothing.
+	clone() order
+}
+
 // clone returns a replay that goes on from the same entry, and shares nothing.
 func (r replay) clone() replay {
-	return replay{tree: r.tree.Clone(), Chain: r.Chain}
+	return replay{tree: r.tree.Clone(), order: r.order.clone()}
 }
 
 // add appends an entry. The error, if any, says what is wrong with the entry.
 func (r *replay) add(entry []byte) error {
-	leaf, err := r.Add(r.tree.Size(), entry)
+	leaf, err := r.order.add(r.tree.Size(), entry)
 	if err != nil {
 		return err
 	}
 	r.tree.Append(leaf, r.visit)
 	return nil
 }
+
+// chained is the order of events.
+type chained struct{ Chain }
+
+func (c *chained) clone() order {
+	next := *c
+	return &next
+}
+
+func (c *chained) add(index uint64, entry []byte) (merkle.Hash, error) { return c.Add(index, entry) }
+
+// settle has nothing to do: all that an event says can be seen in its log.
+func (c *chained) settle(context.Context) (wrong, err error) { return nil, nil }
 
 // splitEntry returns those fields of an entry that depend on the one before it.
 func splitEntry(entry []byte) (receivedAt uint64, previous merkle.Hash, err error) {
