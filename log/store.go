@@ -78,21 +78,30 @@ type Node struct {
 	Hash  merkle.Hash
 }
 
-// Batch is what one transaction appends to one log.
+// Growth is what an entry of a hub stands for: that a log has signed a size. For one log sizes and indices grow together.
+type Growth struct {
+	Log   ID     // that has grown, not the hub
+	Size  uint64 // that it has signed
+	Index uint64 // of the entry in the hub
+}
+
+// Batch is what one transaction appends to one log: events, or to a hub growths.
 type Batch struct {
 	Log     ID
-	From    uint64 // the size that it builds on
-	Head    Head   // after the batch
-	Entries []byte // the new entries, EntrySize bytes each, in index order
-	Rows    []Row  // their events, in the same order
-	Nodes   []Node // the subtrees that became complete
+	From    uint64   // the size that it builds on
+	Head    Head     // after the batch
+	Entries []byte   // the new entries, EntrySize bytes each, in index order
+	Rows    []Row    // their events, in the same order
+	Growths []Growth // of a hub, instead of events, in the same order
+	Nodes   []Node   // the subtrees that became complete
 }
 
 // Check reports whether the parts of a batch belong together.
 func (b *Batch) Check() error {
-	if n := len(b.Rows); len(b.Entries) != n*EntrySize || b.Head.Size != b.From+uint64(n) {
-		return fmt.Errorf("%d rows, %d bytes of entries, head from %d to %d don't belong together",
-			n, len(b.Entries), b.From, b.Head.Size)
+	n := len(b.Rows) + len(b.Growths)
+	if len(b.Entries) != n*EntrySize || b.Head.Size != b.From+uint64(n) || len(b.Rows) > 0 && len(b.Growths) > 0 {
+		return fmt.Errorf("%d rows, %d growths, %d bytes of entries, head from %d to %d don't belong together",
+			len(b.Rows), len(b.Growths), len(b.Entries), b.From, b.Head.Size)
 	}
 	return nil
 }
@@ -160,6 +169,15 @@ type Reader interface {
 	Confirmations(ctx context.Context, log ID) (map[string]Confirmation, error)
 	// Evidence returns what is kept of contradictions between the log and its witnesses, in the order of their times.
 	Evidence(ctx context.Context, log ID) ([]Evidence, error)
+	// CheckpointsOf calls fn with the notes of those checkpoints, of the logs and sizes that growths name, that are recorded,
+	// in any order. Their indices don't matter.
+	CheckpointsOf(ctx context.Context, growths []Growth, fn func(i int, note []byte) error) error
+	// Growths calls fn with the growths that a hub's entries [from, to) stand for, in order of index, leaving out what is missing.
+	Growths(ctx context.Context, hub ID, from, to uint64, fn func(Growth) error) error
+	// NewestGrowths returns the newest growth of each log that has one among the first size entries of a hub.
+	NewestGrowths(ctx context.Context, hub ID, size uint64) ([]Growth, error)
+	// GrowthBefore returns the newest growth of a log to less than a size, or ErrNotFound.
+	GrowthBefore(ctx context.Context, hub, log ID, size uint64) (Growth, error)
 	// Counts counts the rows of a log, wherever its head stands.
 	Counts(ctx context.Context, log ID) (Counts, error)
 	IndexReader
@@ -208,7 +226,7 @@ type Evidence struct {
 
 // Counts are numbers of rows, for a checker that looks for rows which should not be there.
 type Counts struct {
-	Entries, Payloads, IDs, Nodes uint64
+	Entries, Payloads, IDs, Growths, Nodes uint64
 }
 
 // Store keeps logs: their record (entries, contents, ids), tree, checkpoints with their cosignatures, and API keys, and beside it

@@ -38,6 +38,7 @@ var Statements = map[string]string{
 	"sqlEntriesAt": sqlEntriesAt, "sqlNodes": sqlNodes,
 	"sqlPayloads": fmt.Sprintf(sqlPayloads, 1), "sqlPayloadsAt": fmt.Sprintf(sqlPayloadsAt, 1),
 	"sqlCheckpoint": sqlCheckpoint, "sqlCheckpoints": sqlCheckpoints, "sqlIDs": sqlIDs, "sqlSegments": sqlSegments, "sqlBlocks": sqlBlocks,
+	"sqlCheckpointsOf": sqlCheckpointsOf, "sqlGrowths": sqlGrowths, "sqlGrowthBefore": sqlGrowthBefore,
 }
 
 // SizesStatement reads a whole table: it is about all logs.

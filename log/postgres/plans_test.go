@@ -30,6 +30,7 @@ var fill = []string{
 	 FROM sizes, generate_series(0, size - 1) AS i`,
 	`INSERT INTO nodes SELECT log, 1, i, sha256(i::TEXT::BYTEA) FROM sizes, generate_series(0, size / 256 - 1) AS i`,
 	`INSERT INTO checkpoints SELECT log, i, convert_to(repeat('x', 300), 'UTF8') FROM sizes, generate_series(0, size, 20) AS i`,
+	`INSERT INTO hub_entries SELECT 4, 1 + i % 3, i, i FROM generate_series(0, 99999) AS i`,
 	`INSERT INTO index_segments SELECT log, 0, i, 0, 0, 0, 0 FROM sizes, generate_series(0, size / 1024 - 1) AS i`,
 	`INSERT INTO index_blocks SELECT log, 0, i, sha256(k::TEXT::BYTEA), convert_to(repeat('x', 1000), 'UTF8')
 	 FROM sizes, generate_series(0, size / 1024 - 1) AS i, generate_series(1, 20) AS k`,
@@ -90,6 +91,10 @@ func TestNothingIsReadWhole(t *testing.T) {
 		{"sqlCheckpoint", []any{1, int64(1) << 62}},
 		{"sqlCheckpoint", []any{1, 1000}},
 		{"sqlCheckpoints", []any{1, -1}},
+		{"sqlCheckpointsOf", []any{logs, numbers(1000, 20)}},
+		{"sqlCheckpointsOf", []any{logs[:1], numbers(1, 20)}},
+		{"sqlGrowths", []any{4, 50_000, 60_000}},
+		{"sqlGrowthBefore", []any{4, 1, 50_000}},
 		{"sqlIDs", []any{1, "event-5"}},
 		{"sqlSegments", []any{1}},
 		{"sqlBlocks", []any{1, 0, numbers(1, 1), oneFrom, oneTo}},

@@ -37,6 +37,12 @@ const (
 		         AS r (log, idx, start, length, number)
 		         JOIN moved USING (log)
 		)`
+	// The same for a hub, whose entries have no contents.
+	sqlAppendGrowths = `, grown AS (
+		    INSERT INTO hub_entries (log, subject, size, idx)
+		    SELECT g.* FROM unnest($17::BIGINT[], $18::BIGINT[], $19::BIGINT[], $20::BIGINT[]) AS g (log, subject, size, idx)
+		         JOIN moved USING (log)
+		)`
 	sqlAppendEnd = `
 		SELECT count(*) FROM moved`
 	sqlEnterParts = `
@@ -97,10 +103,24 @@ const (
 		SELECT key, size, at FROM confirmations WHERE log = $1`
 	sqlEvidence = `
 		SELECT kind, key, size, at, ours, theirs FROM evidence WHERE log = $1 ORDER BY at, kind, key, size`
+	sqlCheckpointsOf = `
+		SELECT g.number, c.note
+		FROM unnest($1::BIGINT[], $2::BIGINT[]) WITH ORDINALITY AS g (log, size, number),
+		     LATERAL (SELECT note FROM checkpoints WHERE checkpoints.log = g.log AND checkpoints.size = g.size OFFSET 0) AS c`
+	sqlGrowths = `
+		SELECT subject, size, idx FROM hub_entries WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx`
+	// For each log a look at the end of its rows, which in general is the one that is wanted.
+	sqlNewestGrowths = `
+		SELECT g.subject, g.size, g.idx
+		FROM logs, LATERAL (SELECT subject, size, idx FROM hub_entries
+		                    WHERE log = $1 AND subject = logs.id AND idx < $2 ORDER BY size DESC LIMIT 1) AS g`
+	sqlGrowthBefore = `
+		SELECT subject, size, idx FROM hub_entries WHERE log = $1 AND subject = $2 AND size < $3 ORDER BY size DESC LIMIT 1`
 	sqlCounts = `
 		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = $1),
 		       (SELECT count(*) FROM payloads WHERE log = $1),
 		       (SELECT count(*) FROM ids WHERE log = $1),
+		       (SELECT count(*) FROM hub_entries WHERE log = $1),
 		       (SELECT count(*) FROM nodes WHERE log = $1)`
 	sqlLogs = `
 		SELECT id, name, origin, public, created_at, coalesce(vkey, '')

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -123,6 +124,15 @@ func appendSmall(part int) string {
 
 // Append moves the heads, which decides whether the rest may be written at all, and writes the rows.
 func (t *tx) Append(batches []*log.Batch) error {
+	if i := slices.IndexFunc(batches, func(b *log.Batch) bool { return len(b.Growths) > 0 }); i >= 0 {
+		if err := t.appendGrowths(batches[i]); err != nil {
+			return err
+		}
+		batches = slices.Concat(batches[:i], batches[i+1:])
+	}
+	if len(batches) == 0 {
+		return nil
+	}
 	parts := make([]int, len(batches))
 	rows := 0
 	for i, b := range batches {
@@ -165,6 +175,21 @@ func (t *tx) Append(batches []*log.Batch) error {
 		}
 	}
 	return nil
+}
+
+// appendGrowths appends to a hub.
+func (t *tx) appendGrowths(b *log.Batch) error {
+	if err := b.Check(); err != nil {
+		return err
+	}
+	var hubs, subjects, sizes, indices pq.Int64Array
+	for _, g := range b.Growths {
+		hubs, subjects = append(hubs, int64(b.Log)), append(subjects, int64(g.Log))
+		sizes, indices = append(sizes, int64(g.Size)), append(indices, int64(g.Index))
+	}
+	batches := []*log.Batch{b}
+	args := append(headArgs(batches, []int{t.heads[b.Log].part}), hubs, subjects, sizes, indices)
+	return t.move(sqlAppendHeads+sqlAppendGrowths+sqlAppendEnd, batches, args)
 }
 
 // move runs a statement that moves the heads.

@@ -296,7 +296,7 @@ func (s *Store) Evidence(ctx context.Context, id log.ID) (all []log.Evidence, er
 
 // Counts counts the rows of a log.
 func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error) {
-	err = s.read.QueryRowxContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Nodes)
+	err = s.read.QueryRowxContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Growths, &c.Nodes)
 	if err == nil && c.Entries%log.EntrySize != 0 {
 		err = damaged("%d bytes of entries, not a multiple of %d", c.Entries, log.EntrySize)
 	}

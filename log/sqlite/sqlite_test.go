@@ -138,7 +138,7 @@ func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 	info := storetest.CreateLog(t, s, "one")
 	s.Close()
 	db := sqlx.MustOpen("sqlite", path)
-	for _, newer := range []string{"cosignatures", "confirmations", "evidence"} {
+	for _, newer := range []string{"cosignatures", "confirmations", "evidence", "hub_entries"} {
 		db.MustExec(`DROP TABLE ` + newer)
 	}
 	db.MustExec(`ALTER TABLE heads DROP COLUMN frozen`)

@@ -21,6 +21,8 @@ const (
 		INSERT INTO ids (log, id, idx) VALUES (?, ?, ?)`
 	sqlInsertPayload = `
 		INSERT INTO payloads (log, idx, seed, payload) VALUES (?, ?, ?, ?)`
+	sqlInsertGrowth = `
+		INSERT INTO hub_entries (log, subject, size, idx) VALUES (?, ?, ?, ?)`
 )
 
 // Statements of both the append path and readers.
@@ -59,10 +61,22 @@ const (
 		SELECT key, size, at FROM confirmations WHERE log = ?`
 	sqlEvidence = `
 		SELECT kind, key, size, at, ours, theirs FROM evidence WHERE log = ? ORDER BY at, kind, key, size`
+	sqlCheckpointOf = `
+		SELECT note FROM checkpoints WHERE log = ? AND size = ?`
+	sqlGrowths = `
+		SELECT subject, size, idx FROM hub_entries WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx`
+	// For each log a look at the end of its rows, which in general is the one that is wanted.
+	sqlNewestGrowths = `
+		SELECT g.subject, g.size, g.idx
+		FROM logs JOIN hub_entries AS g ON g.log = ?1 AND g.subject = logs.id AND g.size =
+		     (SELECT size FROM hub_entries WHERE log = ?1 AND subject = logs.id AND idx < ?2 ORDER BY size DESC LIMIT 1)`
+	sqlGrowthBefore = `
+		SELECT subject, size, idx FROM hub_entries WHERE log = ? AND subject = ? AND size < ? ORDER BY size DESC LIMIT 1`
 	sqlCounts = `
 		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = ?1),
 		       (SELECT count(*) FROM payloads WHERE log = ?1),
 		       (SELECT count(*) FROM ids WHERE log = ?1),
+		       (SELECT count(*) FROM hub_entries WHERE log = ?1),
 		       (SELECT count(*) FROM nodes WHERE log = ?1)`
 	sqlLogs = `
 		SELECT id, name, origin, public, created_at, coalesce(vkey, '')
@@ -115,9 +129,9 @@ const (
 
 // statements are the prepared ones. The w… are bound to the writing connection, the r… to any that reads.
 type statements struct {
-	wHead, wMoveHead, wEntries, wNode, wID, wInsertPayload, wFind, wPayload      *sqlx.Stmt
-	rHead, rFind, rEntries, rRun, rNodes, rPayloads, rPayload, rCheckpoint, rKey *sqlx.Stmt
-	all                                                                          []*sqlx.Stmt
+	wHead, wMoveHead, wEntries, wNode, wID, wInsertPayload, wInsertGrowth, wFind, wPayload      *sqlx.Stmt
+	rHead, rFind, rEntries, rRun, rNodes, rPayloads, rPayload, rCheckpoint, rCheckpointOf, rKey *sqlx.Stmt
+	all                                                                                         []*sqlx.Stmt
 }
 
 func (s *statements) prepare(ctx context.Context, write, read *sqlx.DB) error {
@@ -129,13 +143,14 @@ func (s *statements) prepare(ctx context.Context, write, read *sqlx.DB) error {
 	rows := []row{
 		{read, &s.rHead, sqlHead}, {read, &s.rFind, sqlFind}, {read, &s.rEntries, sqlEntries},
 		{read, &s.rRun, sqlRun}, {read, &s.rNodes, sqlNodes}, {read, &s.rPayloads, sqlPayloads},
-		{read, &s.rPayload, sqlPayload}, {read, &s.rCheckpoint, sqlCheckpoint}, {read, &s.rKey, sqlKey},
+		{read, &s.rPayload, sqlPayload}, {read, &s.rCheckpoint, sqlCheckpoint}, {read, &s.rCheckpointOf, sqlCheckpointOf},
+		{read, &s.rKey, sqlKey},
 	}
 	if write != nil {
 		rows = append(rows,
 			row{write, &s.wHead, sqlHead}, row{write, &s.wMoveHead, sqlMoveHead},
 			row{write, &s.wEntries, sqlInsertEntries}, row{write, &s.wNode, sqlInsertNode},
-			row{write, &s.wID, sqlInsertID}, row{write, &s.wInsertPayload, sqlInsertPayload},
+			row{write, &s.wID, sqlInsertID}, row{write, &s.wInsertPayload, sqlInsertPayload}, row{write, &s.wInsertGrowth, sqlInsertGrowth},
 			row{write, &s.wFind, sqlFind}, row{write, &s.wPayload, sqlPayload})
 	}
 	for _, r := range rows {

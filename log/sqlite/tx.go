@@ -15,8 +15,8 @@ import (
 
 // tx is a log.Tx. The one writing connection is its lock on every head.
 type tx struct {
-	tx                                                                  *sqlx.Tx
-	head, moveHead, entries, node, id, insertPayload, findID, payloadAt *sqlx.Stmt
+	tx                                                                          *sqlx.Tx
+	head, moveHead, entries, node, id, insertPayload, growth, findID, payloadAt *sqlx.Stmt
 }
 
 // Begin starts a write transaction; it waits for the one before it.
@@ -32,7 +32,7 @@ func (s *Store) Begin(ctx context.Context, _ []log.ID) (log.Tx, error) {
 		tx:   t,
 		head: t.Stmtx(s.stmts.wHead), moveHead: t.Stmtx(s.stmts.wMoveHead),
 		entries: t.Stmtx(s.stmts.wEntries), node: t.Stmtx(s.stmts.wNode),
-		id: t.Stmtx(s.stmts.wID), insertPayload: t.Stmtx(s.stmts.wInsertPayload),
+		id: t.Stmtx(s.stmts.wID), insertPayload: t.Stmtx(s.stmts.wInsertPayload), growth: t.Stmtx(s.stmts.wInsertGrowth),
 		findID: t.Stmtx(s.stmts.wFind), payloadAt: t.Stmtx(s.stmts.wPayload),
 	}, nil
 }
@@ -109,6 +109,11 @@ func (t *tx) append(b *log.Batch) error {
 			return describe(err)
 		}
 		if _, err := t.id.Exec(b.Log, r.ID, index); err != nil {
+			return describe(err)
+		}
+	}
+	for _, g := range b.Growths {
+		if _, err := t.growth.Exec(b.Log, g.Log, g.Size, g.Index); err != nil {
 			return describe(err)
 		}
 	}

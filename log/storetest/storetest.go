@@ -51,6 +51,8 @@ func Run(t *testing.T, o Opener) {
 		{"an index is dropped without the others", testDropIndex},
 		{"a frozen log says so to everybody who would append", testFreeze},
 		{"what is imported keeps its number", testImport},
+		{"a hub's growths are found by index and by log", testGrowths},
+		{"checkpoints of many logs are read at once", testCheckpointsOf},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.fn(t, o) })
 	}
