@@ -84,7 +84,7 @@ func (e HubEntry) check(vkeys []string, msg []byte) error {
 	}
 	var verifiers []note.Verifier
 	for _, vkey := range vkeys {
-		v, err := note.NewVerifier(vkey)
+		v, err := NewVerifier(vkey)
 		if err != nil {
 			return fmt.Errorf("log %x: verifier key %q: %w", e.LogID, vkey, err)
 		}
