@@ -88,6 +88,10 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 		return r, err
 	}
 	r.Logs, r.Before = len(logs), id == ""
+	// The hub last: it is compared with what is there of the others.
+	if i := slices.IndexFunc(logs, Info.IsHub); i >= 0 {
+		logs = append(slices.Delete(slices.Clone(logs), i, i+1), logs[i])
+	}
 	for _, l := range logs {
 		if !r.Before {
 			if err := c.copyLog(ctx, l); err != nil {
@@ -98,7 +102,9 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 		if err != nil {
 			return r, err
 		}
-		r.Events += head.Size
+		if !l.IsHub() {
+			r.Events += head.Size
+		}
 	}
 	if r.Before {
 		return r, nil
@@ -338,7 +344,11 @@ func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64
 			return err
 		}
 		for at.Size < size {
-			b, err := c.read(ctx, info.ID, at, edge, min(at.Size+copyEvents, size))
+			read := c.read
+			if info.IsHub() {
+				read = c.readGrowths
+			}
+			b, err := read(ctx, info.ID, at, edge, min(at.Size+copyEvents, size))
 			if err != nil {
 				return fmt.Errorf("reading the source: %w", err)
 			}
@@ -360,7 +370,7 @@ func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64
 				return fmt.Errorf("writing entries from %d on to the target: %w", b.From, err)
 			}
 			c.copied += uint64(len(b.Rows))
-			c.progress(len(b.Rows))
+			c.progress(len(b.Rows) + len(b.Growths))
 		}
 		return nil
 	})
@@ -409,6 +419,30 @@ func (c *copier) read(ctx context.Context, id ID, at Head, edge *merkle.Range, s
 	}
 	b.Head.Edge = edge.Hashes()
 	return b, b.fillIDs(digests)
+}
+
+// readGrowths does the same of a hub. What its entries say was checked with the rest of the source, and is again in the target.
+func (c *copier) readGrowths(ctx context.Context, id ID, at Head, edge *merkle.Range, size uint64) (*Batch, error) {
+	b := &Batch{Log: id, From: at.Size, Head: at}
+	err := c.from.Growths(ctx, id, at.Size, size, func(g Growth) error {
+		b.Growths = append(b.Growths, g)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = c.from.Entries(ctx, id, at.Size, size, func(entry []byte) error {
+		if i := b.Head.Size - b.From; i >= uint64(len(b.Growths)) || b.Growths[i].Index != b.Head.Size {
+			return fmt.Errorf("the row that says where entry %d is is missing: %w", b.Head.Size, ErrDamaged)
+		}
+		b.Entries = append(b.Entries, entry...)
+		b.Head.Last = merkle.LeafHash(entry)
+		b.Head.Size++
+		edge.Append(b.Head.Last, b.complete)
+		return nil
+	})
+	b.Head.Edge = edge.Hashes()
+	return b, err
 }
 
 // complete notes a subtree that became complete.

@@ -29,11 +29,15 @@ var errOutvoted = errors.New("witnesses enough for the quorum claim more of the 
 // errUnasked holds a log's signing at start.
 var errUnasked = errors.New("its witnesses are being asked")
 
-// feeds reports whether the checkpoints of a log are brought to witnesses.
-func (s *Service) feeds(Info) bool { return s.config.Policy != nil }
+// feeds reports whether the checkpoints of a log are brought to witnesses: those of the hub, or where none is kept those of every log.
+func (s *Service) feeds(info Info) bool { return s.config.Policy != nil && info.IsHub() == s.config.Hub }
 
-// gates reports whether what is signed of a log is released only when the policy is met.
-func (s *Service) gates(Info) bool {
+// gates reports whether what is signed of a log is released only when the policy is met, by cosignatures of its own or of the hub's.
+// A hub that isn't kept any more has nobody to wait for.
+func (s *Service) gates(info Info) bool {
+	if info.IsHub() && !s.config.Hub {
+		return false
+	}
 	nobody := func(checkpoint.Witness) bool { return false }
 	return s.config.Policy != nil && !s.config.FailOpen && !s.config.Policy.Met(nobody)
 }

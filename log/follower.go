@@ -94,6 +94,9 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) round(ctx context.Context) (grown bool) {
 	var failed error
 	for _, l := range f.service.Logs() {
+		if l.IsHub() {
+			continue // nothing in it is searched for
+		}
 		if p := f.paused[l.ID]; p != nil && f.service.config.Now().Before(p.until) {
 			if p.err != nil {
 				failed = p.err

@@ -71,6 +71,9 @@ const maxProblems = 20
 // Fsck re-reads and re-hashes everything that a store holds of a log: entries, chain and tree, stored tree nodes, every
 // checkpoint with its signature and cosignatures, the fence, what witnesses have shown against the log, and each event against its entry and its id. It may run beside a server that
 // appends; it checks what was there when it began. Its error is that of not being able to check at all.
+//
+// Of a hub it compares each entry with the checkpoint that the log has recorded. That these are signed, and that each extends the one
+// before, is found by checking that log.
 func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckReport, error) {
 	f := &fsck{
 		store: store, info: info, opt: opt,
@@ -80,10 +83,17 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
+	if info.IsHub() {
+		infos, err := store.Logs(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading the list of logs: %w", err)
+		}
+		f.hub = newHubCheck(infos)
+	}
 	contents := &fsck{store: store, info: info, opt: opt, head: f.head, report: &FsckReport{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return f.checkTree(gctx) })
-	if !opt.SkipContents {
+	if !opt.SkipContents && !info.IsHub() {
 		g.Go(func() error { return contents.checkContents(gctx) })
 	}
 	if err := g.Wait(); err != nil {
@@ -141,6 +151,8 @@ type fsck struct {
 	named      uint64          // how far entries were named that are wrong by themselves or by the chain: the last one's index plus 1
 	diverged   int             // where in the report the first checkpoint is that contradicts the entries, -1 if none does
 	later      int             // how many later ones do, too
+
+	hub *hubCheck // nil unless the log is a hub
 }
 
 // chainBreak is an entry that doesn't name the one before it.
@@ -407,7 +419,11 @@ func (f *fsck) replay(ctx context.Context, size uint64) error {
 			return err
 		}
 		to := min(from+run, size)
-		err := f.store.Entries(ctx, f.info.ID, from, to, f.next)
+		next := f.next
+		if f.hub != nil {
+			next = f.nextGrowth
+		}
+		err := f.store.Entries(ctx, f.info.ID, from, to, next)
 		if errors.Is(err, ErrDamaged) {
 			f.bad(f.leaves.Size(), KindInvalid, "%v", err)
 			f.head.Size = f.leaves.Size() // after a gap nothing that follows can be placed
@@ -418,6 +434,11 @@ func (f *fsck) replay(ctx context.Context, size uint64) error {
 		}
 		if err := f.compareNodes(ctx, false); err != nil {
 			return err
+		}
+		if f.hub != nil {
+			if err := f.checkGrowths(ctx, from); err != nil {
+				return err
+			}
 		}
 		if f.opt.Progress != nil {
 			f.opt.Progress(int(to - from))
@@ -443,6 +464,11 @@ func (f *fsck) next(b []byte) error {
 		}
 	}
 	f.receivedAt = e.ReceivedAt
+	return f.extend(b)
+}
+
+// extend adds an entry to the tree.
+func (f *fsck) extend(b []byte) error {
 	f.last = merkle.LeafHash(b)
 	f.leaves.Append(f.last, func(level uint, _ uint64, h merkle.Hash) {
 		if level == 0 || level%8 != 0 {
@@ -568,13 +594,17 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 	for n := size / merkle.TileWidth; n > 0; n /= merkle.TileWidth {
 		nodes += n
 	}
+	events, growths := size, uint64(0)
+	if f.hub != nil {
+		events, growths = 0, size
+	}
 	var stray []string
 	for _, c := range []struct {
 		what      string
 		got, want uint64
 	}{
-		{"entries", counts.Entries, size}, {"ids", counts.IDs, size},
-		{"contents", counts.Payloads, size}, {"tree nodes", counts.Nodes, nodes},
+		{"entries", counts.Entries, size}, {"ids", counts.IDs, events},
+		{"contents", counts.Payloads, events}, {"tree nodes", counts.Nodes, nodes}, {"rows of a hub's entries", counts.Growths, growths},
 	} {
 		if c.got > c.want || c.got != c.want && c.what != "contents" {
 			stray = append(stray, fmt.Sprintf("%d %s, want %d", c.got, c.what, c.want))

@@ -30,6 +30,8 @@ type Log struct {
 	signs     atomic.Bool   // the newest checkpoint is this server's
 	judging   sync.Mutex    // one release is decided at a time
 	accepted  atomic.Uint64 // up to where claims of witnesses are let pass
+	logID     [32]byte               // see checkpoint.LogID
+	inHub     atomic.Pointer[Growth] // the newest one that the hub covers; nil: none
 }
 
 // Sizes returns how far the log has come.
@@ -66,6 +68,8 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
 	}
 	switch _, _, note, stopped := l.progress.get(); {
+	case l.IsHub():
+		return nil, ErrHub
 	case l.Frozen():
 		return nil, ErrFrozen
 	case stopped != nil:
@@ -154,6 +158,9 @@ var errEnough = errors.New("enough")
 // Records returns the records [from, to), in the order of their indices; to must be at most the log's size. They are fewer,
 // but at least one, if they have more than maxBytes of content.
 func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
+	if l.IsHub() {
+		return nil, ErrHub
+	}
 	sizes := l.Sizes()
 	out := make([]Record, 0, to-from)
 	err := l.service.reader.Entries(ctx, l.ID, from, to, func(b []byte) error {
@@ -237,6 +244,11 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 			return nil, ErrNotSigned
 		}
 	}
+	return l.proofUnder(ctx, index, c, note)
+}
+
+// proofUnder returns the proof file of the event at index under a checkpoint that covers it, after verifying it.
+func (l *Log) proofUnder(ctx context.Context, index uint64, c checkpoint.Checkpoint, note []byte) ([]byte, error) {
 	r, err := l.Record(ctx, index)
 	if err != nil {
 		return nil, err

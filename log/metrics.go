@@ -45,7 +45,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
 			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, " +
-				"scrub, index, read sizes, read replica.",
+				"scrub, index, hub, read sizes, read replica.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
@@ -60,7 +60,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 			Name: "treeline_events_unreadable_total", Help: "Stored events that couldn't be read to be indexed. Alarm if it grows.",
 		}),
 		queueEvents: prometheus.NewDesc("treeline_queue_events", "Events waiting for a batch.", nil, nil),
-		logs:        prometheus.NewDesc("treeline_logs", "Logs.", nil, nil),
+		logs:        prometheus.NewDesc("treeline_logs", "Logs, but for the hub.", nil, nil),
 		stopped:     prometheus.NewDesc("treeline_logs_stopped", "Logs whose signing is stopped. Alarm if not 0.", nil, nil),
 		signedLag:   prometheus.NewDesc("treeline_unsigned_events", "Sequenced events not signed yet, over all logs.", nil, nil),
 		witnessLag: prometheus.NewDesc("treeline_unwitnessed_events",
@@ -77,7 +77,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		released:  prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 		witnessed: prometheus.NewDesc("treeline_log_witnessed_size", "Witnessed size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "read sizes", "read replica"} {
+	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "hub", "read sizes", "read replica"} {
 		m.failures.WithLabelValues(attempted)
 	}
 	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)
@@ -114,31 +114,35 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	logs := m.service.Logs()
 	var events, unsigned, unwitnessed, unreleased, unindexed uint64
-	stopped, held := 0, 0
+	tenants, stopped, held := 0, 0, 0
 	for _, l := range logs {
 		s := l.Sizes()
+		if l.progress.holding() != nil && l.Stopped() == nil {
+			held++
+		}
+		if l.Stopped() != nil && !l.Frozen() {
+			stopped++
+		}
+		if len(logs) <= maxLogSeries || l.IsHub() {
+			gauge(m.size, float64(s.Size), l.Name)
+			gauge(m.signed, float64(s.Signed), l.Name)
+			gauge(m.released, float64(s.Released), l.Name)
+			gauge(m.witnessed, float64(s.Witnessed), l.Name)
+		}
+		if l.IsHub() {
+			continue
+		}
+		tenants++
 		events += s.Size
 		unsigned += s.Size - s.Signed
 		unreleased += s.Signed - min(s.Signed, s.Released)
 		if m.service.Witnessed() {
 			unwitnessed += s.Signed - min(s.Signed, s.Witnessed)
 		}
-		if l.progress.holding() != nil && l.Stopped() == nil {
-			held++
-		}
 		lag, _ := l.progress.unindexed()
 		unindexed += lag
-		if l.Stopped() != nil && !l.Frozen() {
-			stopped++
-		}
-		if len(logs) <= maxLogSeries {
-			gauge(m.size, float64(s.Size), l.Name)
-			gauge(m.signed, float64(s.Signed), l.Name)
-			gauge(m.released, float64(s.Released), l.Name)
-			gauge(m.witnessed, float64(s.Witnessed), l.Name)
-		}
 	}
-	gauge(m.logs, float64(len(logs)))
+	gauge(m.logs, float64(tenants))
 	gauge(m.stopped, float64(stopped))
 	gauge(m.held, float64(held))
 	failOpen := 0.0

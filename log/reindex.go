@@ -12,6 +12,9 @@ import (
 // Reindex drops the search index of a log and builds it anew from the record. Progress, if not nil, is told how many more events
 // are indexed. It may run beside servers that follow the log: whoever is first writes a part, the other goes on from there.
 func Reindex(ctx context.Context, store Store, info Info, progress func(n int)) error {
+	if info.IsHub() {
+		return nil // nothing in it is searched for
+	}
 	if err := store.DropIndex(ctx, info.ID); err != nil {
 		return fmt.Errorf("dropping the search index of log %s: %w", info.Name, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
 )
 
@@ -47,7 +48,11 @@ func (s *Service) scrub(ctx context.Context) {
 
 // scrubRun checks the events [from, to) of a log, and reports what is wrong.
 func (s *Service) scrubRun(ctx context.Context, l *Log, from, to uint64) {
-	err := checkContents(ctx, s.store, l.ID, from, to)
+	check := checkContents
+	if l.IsHub() {
+		check = checkHub
+	}
+	err := check(ctx, s.store, l.ID, from, to)
 	if ctx.Err() != nil || errors.Is(err, ErrUnreachable) { // which isn't about the event
 		return
 	}
@@ -56,34 +61,55 @@ func (s *Service) scrubRun(ctx context.Context, l *Log, from, to uint64) {
 		s.logger.Error("the background scrub found a stored event that can't be verified; run `treeline fsck`",
 			"log", l.Name, "error", err)
 	}
-	s.metrics.scrubbed.Add(float64(to - from))
+	if !l.IsHub() {
+		s.metrics.scrubbed.Add(float64(to - from))
+	}
+}
+
+// checkHub checks the entries [from, to) of a hub, if they are a whole tile, against the tree.
+func checkHub(ctx context.Context, store Reader, log ID, from, to uint64) error {
+	return checkTile(ctx, store, log, from, to, func(index uint64, b []byte) error {
+		if _, err := checkpoint.ParseHubEntry(b); err != nil {
+			return fmt.Errorf("entry %d: %w: %w", index, err, ErrDamaged)
+		}
+		return nil
+	})
+}
+
+// checkTile calls fn with the entries [from, to), and checks them against the tree if they are a whole tile.
+func checkTile(ctx context.Context, store Reader, log ID, from, to uint64, fn func(index uint64, b []byte) error) error {
+	tree := merkle.NewRange()
+	err := store.Entries(ctx, log, from, to, func(b []byte) error {
+		if err := fn(from+tree.Size(), b); err != nil {
+			return err
+		}
+		tree.Append(merkle.LeafHash(b), nil)
+		return nil
+	})
+	if err != nil || from%merkle.TileWidth != 0 || to-from != merkle.TileWidth {
+		return err
+	}
+	stored, err := store.Nodes(ctx, log, 1, from/merkle.TileWidth, to/merkle.TileWidth)
+	if err != nil {
+		return err
+	}
+	if got := tree.Root(); got != stored[0] {
+		return fmt.Errorf("the entries [%d, %d) give tree node %v, %v is stored: %w", from, to, got, stored[0], ErrDamaged)
+	}
+	return nil
 }
 
 // checkContents checks the contents of [from, to) against their entries, and these, if they are a whole tile, against the
 // tree. It returns the first thing that is wrong.
 func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) error {
 	digests := make([][32]byte, 0, to-from)
-	tree := merkle.NewRange()
-	err := store.Entries(ctx, log, from, to, func(b []byte) error {
-		e, err := storedEntry(from+uint64(len(digests)), b)
-		if err != nil {
-			return err
-		}
+	err := checkTile(ctx, store, log, from, to, func(index uint64, b []byte) error {
+		e, err := storedEntry(index, b)
 		digests = append(digests, e.Digest)
-		tree.Append(merkle.LeafHash(b), nil)
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
-	}
-	if from%merkle.TileWidth == 0 && to-from == merkle.TileWidth {
-		stored, err := store.Nodes(ctx, log, 1, from/merkle.TileWidth, to/merkle.TileWidth)
-		if err != nil {
-			return err
-		}
-		if got := tree.Root(); got != stored[0] {
-			return fmt.Errorf("the entries [%d, %d) give tree node %v, %v is stored: %w", from, to, got, stored[0], ErrDamaged)
-		}
 	}
 	next := from
 	err = store.Payloads(ctx, log, from, to, func(index uint64, p Payload) error {

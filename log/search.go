@@ -49,6 +49,9 @@ const (
 // Events whose content is gone are not found but by a filter that selects all. A content that has to be looked at and isn't
 // what was stored is ErrDamaged, as is a damaged index.
 func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
+	if l.IsHub() {
+		return Found{}, ErrHub
+	}
 	s := &search{log: l, filter: f, page: p, to: l.Sizes().Size, until: time.Now().Add(maxSearch)}
 	if p.Oldest {
 		s.from = min(p.Position, s.to)

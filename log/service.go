@@ -47,6 +47,11 @@ type Config struct {
 	Policy *checkpoint.Policy
 	// AcceptClaims are sizes, by log, up to which claims of witnesses don't keep the log from being signed.
 	AcceptClaims map[string]uint64
+	// Hub keeps a log of all other logs' checkpoints, which is what witnesses cosign. Who sets it on one server of a store sets it on
+	// all of them.
+	Hub bool
+	// HubPublic lets anybody read the hub's checkpoint and tiles.
+	HubPublic bool
 	// FailOpen releases all that is signed, whatever the witnesses say.
 	FailOpen bool
 	// MLDSA means that checkpoints are signed with ML-DSA-44, too, beside Ed25519.
@@ -62,12 +67,14 @@ type Service struct {
 	metrics   *metrics
 	sequencer *sequencer
 	follower  *follower
+	hub       *hub // nil: none is kept
 
 	creating sync.Mutex // one log is created at a time
 	mu       sync.RWMutex
 	logs     []*Log
 	byName   map[string]*Log
 	byID     map[ID]*Log
+	byLogID  map[[32]byte]*Log
 
 	tiles       tileCache
 	waiting     atomic.Int64           // how many wait for a log to grow
@@ -84,7 +91,7 @@ var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // CheckName returns ErrName if a log can't have the name.
 func CheckName(name string) error {
-	if !nameRE.MatchString(name) || name == "hub" || name == "system" {
+	if !nameRE.MatchString(name) || name == HubName || name == "system" {
 		return ErrName
 	}
 	return nil
@@ -100,7 +107,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	}
 	s := &Service{
 		config: c, store: c.Store, reader: c.Store, logger: c.Logger,
-		byName: make(map[string]*Log), byID: make(map[ID]*Log),
+		byName: make(map[string]*Log), byID: make(map[ID]*Log), byLogID: make(map[[32]byte]*Log),
 	}
 	// The fence's list before the store's: a log that another server makes meanwhile is in neither, or in the second alone.
 	origins, err := c.Fence.Origins(ctx)
@@ -136,12 +143,20 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		}
 		s.add(l)
 	}
+	if c.Hub {
+		if err := s.openHub(ctx); err != nil {
+			return nil, err
+		}
+	}
 	s.sequencer = newSequencer(c, s.metrics)
 	s.follower = newFollower(s)
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })
 	s.loops.Go(func() { s.follower.run(ctx) })
+	if s.hub != nil {
+		s.loops.Go(func() { s.hub.run(ctx) })
+	}
 	if c.Shared {
 		s.loops.Go(func() { s.follow(ctx) })
 	}
@@ -233,14 +248,19 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{Info: info, service: s}
+	l := &Log{Info: info, service: s, logID: checkpoint.LogID(info.VKeys[0])}
 	if s.gates(info) {
 		l.progress.gate()
 	}
 	if s.feeds(info) {
 		_ = l.progress.hold(errUnasked)
 	}
-	l.publisher = checkpoint.NewPublisher(source{tiles{s.store, info.ID}, l}, s.config.Fence, signers, verifiers...)
+	src := source{tiles{s.store, info.ID}, l}
+	if l.IsHub() {
+		l.publisher = checkpoint.NewHubPublisher(&hubSource{source: src}, s.config.Fence, signers, verifiers...)
+	} else {
+		l.publisher = checkpoint.NewPublisher(src, s.config.Fence, signers, verifiers...)
+	}
 	head, err := s.store.Head(ctx, info.ID)
 	if errors.Is(err, ErrNotFound) {
 		err = fmt.Errorf("its head is missing: %w", ErrDamaged)
@@ -366,7 +386,7 @@ func (s *Service) add(l *Log) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logs = append(s.logs, l)
-	s.byName[l.Name], s.byID[l.ID] = l, l
+	s.byName[l.Name], s.byID[l.ID], s.byLogID[l.logID] = l, l, l
 }
 
 // CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName,
@@ -375,6 +395,11 @@ func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
+	return s.createLog(ctx, name, public)
+}
+
+// createLog makes a log of any name.
+func (s *Service) createLog(ctx context.Context, name string, public bool) (*Log, error) {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	info := Info{Name: name, Origin: s.config.Prefix + "/logs/" + name, Public: public, CreatedAt: s.config.Now().UnixMicro()}
@@ -504,6 +529,9 @@ func (s *Service) publish(ctx context.Context) {
 				s.learn(ctx)
 			}
 			s.publishGrown(ctx)
+			if s.hub != nil {
+				s.hub.grow(ctx)
+			}
 		}
 	}
 }
@@ -577,4 +605,7 @@ func (s *Service) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	s.publishGrown(ctx)
+	if s.hub != nil {
+		s.hub.grow(ctx)
+	}
 }

@@ -88,7 +88,7 @@ func (l *Log) refreshReleased(ctx context.Context, enough func(Sizes) bool) {
 // Lookup returns the log of that name, also if another server has just made it, or nil.
 func (s *Service) Lookup(ctx context.Context, name string) *Log {
 	l := s.Log(name)
-	if l == nil && s.config.Shared && CheckName(name) == nil {
+	if l == nil && s.config.Shared && nameRE.MatchString(name) {
 		s.learn(ctx)
 		l = s.Log(name)
 	}

@@ -45,6 +45,9 @@ func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, c
 	if old == nil {
 		return nil, last, fmt.Errorf("log %q: %w", name, ErrNotFound)
 	}
+	if old.IsHub() {
+		return nil, last, ErrHub
+	}
 	next := s.Lookup(ctx, as)
 	if err := s.checkFollower(ctx, next, old, as); err != nil {
 		return nil, last, err

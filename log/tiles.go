@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/merkle"
 )
 
@@ -37,6 +38,19 @@ func storedEntry(index uint64, b []byte) (Entry, error) {
 	return e, nil
 }
 
+// storedTime returns when the entry that a store has at index of a log was received, 0 in a hub. It is ErrDamaged if it isn't an
+// entry of such a log.
+func storedTime(info Info, index uint64, b []byte) (int64, error) {
+	if !info.IsHub() {
+		e, err := storedEntry(index, b)
+		return e.ReceivedAt, err
+	}
+	if _, err := checkpoint.ParseHubEntry(b); err != nil {
+		return 0, fmt.Errorf("entry %d: %w: %w", index, err, ErrDamaged)
+	}
+	return 0, nil
+}
+
 // checkHead checks a head against the rows that it summarises, and returns its range: the tree's right edge is rebuilt
 // from stored nodes and from the entries they don't cover yet, and the newest entry must have the hash and the time that
 // the head gives. It is ErrDamaged if they don't agree.
@@ -59,11 +73,11 @@ func checkHead(ctx context.Context, store Reader, info Info, head Head) (*merkle
 		return edge, nil
 	}
 	err = store.Entries(ctx, info.ID, head.Size-1, head.Size, func(b []byte) error {
-		e, err := storedEntry(head.Size-1, b)
+		receivedAt, err := storedTime(info, head.Size-1, b)
 		if err != nil {
 			return err
 		}
-		if got := merkle.LeafHash(b); got != head.Last || e.ReceivedAt != head.ReceivedAt {
+		if got := merkle.LeafHash(b); got != head.Last || receivedAt != head.ReceivedAt {
 			return fmt.Errorf("entry %d has hash %v, the head says %v: %w", head.Size-1, got, head.Last, ErrDamaged)
 		}
 		return nil
