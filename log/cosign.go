@@ -30,7 +30,9 @@ var errOutvoted = errors.New("witnesses enough for the quorum claim more of the 
 var errUnasked = errors.New("its witnesses are being asked")
 
 // feeds reports whether the checkpoints of a log are brought to witnesses: those of the hub, or where none is kept those of every log.
-func (s *Service) feeds(info Info) bool { return s.config.Policy != nil && info.IsHub() == s.config.Hub }
+func (s *Service) feeds(info Info) bool {
+	return s.config.Policy != nil && info.IsHub() == s.config.Hub
+}
 
 // gates reports whether what is signed of a log is released only when the policy is met, by cosignatures of its own or of the hub's.
 // A hub that isn't kept any more has nobody to wait for.

@@ -59,6 +59,7 @@ type testService struct {
 	replica *replica      // nil: none
 	mldsa   bool          // when opened
 	noKeys  bool          // when opened
+	hub     bool          // when opened: keep a hub, public
 
 	policy   *checkpoint.Policy // nil: no witnesses
 	failOpen bool
@@ -116,7 +117,7 @@ func (s *testService) tryOpen() error {
 		Replica: openReplica,
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
-		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa,
+		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub,
 		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})

@@ -26,10 +26,10 @@ type Log struct {
 	progress  progress
 	signing   sync.Mutex // guards publisher
 	publisher *checkpoint.Publisher
-	recorded  []byte        // the note that this server recorded last; guarded by signing
-	signs     atomic.Bool   // the newest checkpoint is this server's
-	judging   sync.Mutex    // one release is decided at a time
-	accepted  atomic.Uint64 // up to where claims of witnesses are let pass
+	recorded  []byte                 // the note that this server recorded last; guarded by signing
+	signs     atomic.Bool            // the newest checkpoint is this server's
+	judging   sync.Mutex             // one release is decided at a time
+	accepted  atomic.Uint64          // up to where claims of witnesses are let pass
 	logID     [32]byte               // see checkpoint.LogID
 	inHub     atomic.Pointer[Growth] // the newest one that the hub covers; nil: none
 }
