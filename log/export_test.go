@@ -106,3 +106,6 @@ func ScrubHub(ctx context.Context, store Reader, hub ID, size uint64) error {
 	}
 	return nil
 }
+
+// AppendHubEntry appends an entry of a hub to dst.
+func AppendHubEntry(dst []byte, id [32]byte, c checkpoint.Checkpoint) []byte { return appendHubEntry(dst, id, c) }

@@ -3,9 +3,11 @@ package log
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -27,8 +29,8 @@ var (
 	ErrHub = errors.New("the hub holds the checkpoints of other logs, and no events")
 	// ErrNoHub means that the service keeps no hub.
 	ErrNoHub = errors.New("this server keeps no hub")
-	// ErrNotWitnessed means that an event is not under a witnessed checkpoint of the hub yet.
-	ErrNotWitnessed = errors.New("not witnessed yet")
+	// ErrNotInHub means that an event is not under a witnessed checkpoint of the hub yet.
+	ErrNotInHub = errors.New("not under a witnessed checkpoint of the hub yet")
 )
 
 // IsHub reports whether the log is the hub, and not a tenant's.
@@ -342,7 +344,7 @@ func (l *Log) carry(ctx context.Context, g Growth, c checkpoint.Checkpoint, note
 }
 
 // HubProof returns the hub proof of the event at index: the proof of the event under the log's newest checkpoint that a
-// witnessed checkpoint of the hub covers, and the proof that it does. It is ErrNotWitnessed if there is none that covers the
+// witnessed checkpoint of the hub covers, and the proof that it does. It is ErrNotInHub if there is none that covers the
 // event, and ErrNoHub if there is no hub. It has been verified.
 func (l *Log) HubProof(ctx context.Context, index uint64) ([]byte, error) {
 	h := l.service.hub
@@ -354,7 +356,7 @@ func (l *Log) HubProof(ctx context.Context, index uint64) ([]byte, error) {
 	}
 	g := l.inHub.Load()
 	if g == nil || index >= g.Size {
-		return nil, ErrNotWitnessed
+		return nil, ErrNotInHub
 	}
 	signed, err := l.service.reader.Checkpoint(ctx, l.ID, g.Size)
 	if err != nil {
@@ -396,6 +398,18 @@ type Extension struct {
 	First    bool   // there is none before it
 	Previous uint64 // index of the one before it
 	Hashes   []merkle.Hash
+}
+
+// Text returns the extension as it is served: a line "first", or "previous" and an index, then a line of base64 for each hash.
+func (x Extension) Text() []byte {
+	out := []byte("first\n")
+	if !x.First {
+		out = append(strconv.AppendUint([]byte("previous "), x.Previous, 10), '\n')
+	}
+	for _, h := range x.Hashes {
+		out = append(base64.StdEncoding.AppendEncode(out, h[:]), '\n')
+	}
+	return out
 }
 
 // Extension returns how the tree of the hub's entry at index extends the one before it, from size 0 if there is none. The proof has

@@ -18,14 +18,14 @@ import (
 	"github.com/treeline-log/treeline/merkle"
 )
 
-// testWitness is a witness, and the policy that asks for it.
-type testWitness struct {
+// hubWitness is a witness, and the policy that asks for it.
+type hubWitness struct {
 	t        testing.TB
 	cosigner *checkpoint.Cosigner
 	policy   *checkpoint.Policy
 }
 
-func newTestWitness(t testing.TB) testWitness {
+func newHubWitness(t testing.TB) hubWitness {
 	t.Helper()
 	cosigner, err := checkpoint.Seed{9}.Ed25519Cosigner("witness.example/w1")
 	if err != nil {
@@ -35,11 +35,11 @@ func newTestWitness(t testing.TB) testWitness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return testWitness{t, cosigner, policy}
+	return hubWitness{t, cosigner, policy}
 }
 
 // cosign adds the witness's signature to a note.
-func (w testWitness) cosign(msg []byte) []byte {
+func (w hubWitness) cosign(msg []byte) []byte {
 	c, _, err := checkpoint.ParseNote(msg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -52,9 +52,9 @@ func (w testWitness) cosign(msg []byte) []byte {
 }
 
 // newHubService opens a service with a hub that waits for a witness, with a log named "default".
-func newHubService(t testing.TB) (*testService, testWitness) {
+func newHubService(t testing.TB) (*testService, hubWitness) {
 	t.Helper()
-	w := newTestWitness(t)
+	w := newHubWitness(t)
 	s := &testService{t: t, dir: t.TempDir(), seed: testSeed, hub: true, policy: w.policy}
 	if onPostgres {
 		s.url = migrated(t)
@@ -119,7 +119,7 @@ func (s *testService) hubEntries(size uint64) (all []checkpoint.HubEntry) {
 }
 
 // witnessHub lets the witness cosign the hub as far as it is signed, and waits until the logs know.
-func (s *testService) witnessHub(w testWitness) {
+func (s *testService) witnessHub(w hubWitness) {
 	s.t.Helper()
 	s.untilInHub()
 	hub := s.Log(log.HubName)
@@ -325,14 +325,14 @@ func TestHubProofWaitsForWitnesses(t *testing.T) {
 	s, w := newHubService(t)
 	s.grow("default", 3)
 	s.untilInHub()
-	if _, err := s.log().HubProof(t.Context(), 0); !errors.Is(err, log.ErrNotWitnessed) {
-		t.Errorf("got %v, want ErrNotWitnessed", err)
+	if _, err := s.log().HubProof(t.Context(), 0); !errors.Is(err, log.ErrNotInHub) {
+		t.Errorf("got %v, want ErrNotInHub", err)
 	}
 	s.witnessHub(w)
 	s.grow("default", 1)
 	s.untilInHub()
-	if _, err := s.log().HubProof(t.Context(), 3); !errors.Is(err, log.ErrNotWitnessed) {
-		t.Errorf("the event that is not witnessed: got %v, want ErrNotWitnessed", err)
+	if _, err := s.log().HubProof(t.Context(), 3); !errors.Is(err, log.ErrNotInHub) {
+		t.Errorf("the event that is not witnessed: got %v, want ErrNotInHub", err)
 	}
 	data, err := s.log().HubProof(t.Context(), 2)
 	if err != nil {

@@ -33,6 +33,7 @@ type vectorFile struct {
 	Disclosures []disclosureVector `json:"disclosures,omitempty"`
 	Log         *logVector         `json:"log,omitempty"`
 	Proofs      []proofVector      `json:"proofs,omitempty"`
+	Hub         *hubVector         `json:"hub,omitempty"`
 }
 
 // eventVector is an event, cut into its claims.
@@ -198,6 +199,8 @@ func TestVectors(t *testing.T) {
 		"limits.json":      limitVectors(t),
 		"withheld.json":    disclosureVectors(t),
 		"log-3.json":       {Description: "A log of three entries: key, entries, roots, checkpoints of each size, and all proofs.", Log: vectorLog(t)},
+		"hub.json": {Description: "A hub of six entries of two logs, what proves that one of them grew, and hub proofs with what verifying them comes to.",
+			Hub: hubVectors(t)},
 		"proof-files.json": {Description: "Proof files, the verifier keys that are pinned, and what verifying them comes to.", Proofs: proofVectors(t)},
 	}
 	dir := filepath.Join("testdata", "vectors")

@@ -57,6 +57,10 @@ type Verification struct {
 	// checkpoint isn't signed.
 	Witnesses []checkpoint.Testimony
 
+	// Hub is what was found of the hub's part of a hub proof, nil for any other: of its checkpoint and signatures, with the leaf hash of
+	// the hub's entry.
+	Hub *Verification
+
 	Verified  []Signature // under the caller's keys and the policy's, in the checkpoint's order
 	Unchecked []Signature // of keys that the caller didn't give: no statement is made about them
 }
@@ -139,7 +143,7 @@ func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
 		return nil, invalid(err)
 	}
 	v.Origin, v.Size, v.Root = c.Origin, c.Size, c.Root
-	if v.Disclosure != nil && strings.HasSuffix(c.Origin, hubSuffix) {
+	if v.Disclosure != nil && isHub(c.Origin) {
 		return nil, invalid(fmt.Errorf("an event in the hub %q", c.Origin))
 	}
 	unmet, err := v.checkSignatures(p.Checkpoint, trust)
