@@ -27,6 +27,7 @@ type logView struct {
 	LogID     string   `json:"log_id"`
 	VKeys     []string `json:"vkeys"`
 	Public    bool     `json:"public"`
+	Hub       bool     `json:"hub,omitempty"` // it is no tenant's
 	CreatedAt string   `json:"created_at"`
 	Sizes     sizes    `json:"sizes"`
 	Frozen    bool     `json:"frozen,omitempty"`
@@ -36,7 +37,7 @@ type logView struct {
 func viewLog(l *log.Log) logView {
 	id := checkpoint.LogID(l.VKeys[0])
 	v := logView{
-		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public,
+		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public, Hub: l.IsHub(),
 		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), Sizes: sizesOf(l), Frozen: l.Frozen(),
 	}
 	if err := l.Stopped(); err != nil {
@@ -115,6 +116,9 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		l := s.service.Lookup(r.Context(), in.Log)
 		if l == nil {
 			return notFound("log")
+		}
+		if l.IsHub() && role == log.RoleWriter {
+			return badRequest("role: nobody appends to the hub; a reader of it may read its checkpoint and tiles")
 		}
 		id = l.ID
 	}

@@ -131,6 +131,23 @@ func (s *Server) await(ctx context.Context, l *log.Log, state log.State, size ui
 	_ = l.Wait(ctx, size, state) // however it ends, the answer says how far the log has come
 }
 
+// hubLook is how often it is looked whether the hub covers an event that somebody waits for.
+const hubLook = 20 * time.Millisecond
+
+// awaitHub waits until the hub covers the event at index, as await does.
+func (s *Server) awaitHub(ctx context.Context, l *log.Log, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, maxWait)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	for !l.InHub(index) && s.service.KeepsHub() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(hubLook):
+		}
+	}
+}
+
 // postBatch appends events, all or none, and answers with their places.
 func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
 	wait, err := s.waitFor(q)

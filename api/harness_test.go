@@ -71,6 +71,12 @@ type testServer struct {
 // newTestServer starts a server with a log "default" that is signed every interval.
 func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	t.Helper()
+	return newTestServerWith(t, interval, func(*log.Config) {})
+}
+
+// newTestServerWith does the same with a service that is made differently.
+func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Config)) *testServer {
+	t.Helper()
 	dir := t.TempDir()
 	store := openStore(t, dir)
 	fence, err := checkpoint.OpenFileFence(filepath.Join(dir, "fence"))
@@ -79,10 +85,12 @@ func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	}
 	s := &testServer{t: t, store: &faultStore{Store: store}}
 	logger, registry := slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry()
-	s.service, err = log.Open(context.Background(), log.Config{
+	config := log.Config{
 		Store: s.store, Seed: testSeed, Fence: fence, Prefix: "test.example", Interval: interval, Logger: logger, Metrics: registry,
 		Shared: onPostgres,
-	})
+	}
+	change(&config)
+	s.service, err = log.Open(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)
 	}

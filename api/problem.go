@@ -88,6 +88,11 @@ func asProblem(err error) *problem {
 	case errors.Is(err, log.ErrNotSigned):
 		return newProblem(http.StatusConflict, "not_signed",
 			"not under a signed checkpoint yet; try again in a moment, or add wait=signed")
+	case errors.Is(err, log.ErrNotInHub):
+		return newProblem(http.StatusConflict, "not_witnessed",
+			"not under a witnessed checkpoint of the hub yet; try again in a moment, or add wait=witnessed")
+	case errors.Is(err, log.ErrHub):
+		return newProblem(http.StatusBadRequest, "hub_log", "%v; see /v1/checkpoint, /v1/proofs/… and /logs/hub/…", err)
 	case errors.Is(err, log.ErrNotFound):
 		return notFound("thing")
 	case errors.Is(err, merkle.ErrOutOfRange):

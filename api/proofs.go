@@ -17,22 +17,34 @@ func (s *Server) getProof(w http.ResponseWriter, r *http.Request, l *log.Log, q 
 	if err != nil {
 		return err
 	}
+	hub, err := q.flag("hub")
+	if err != nil {
+		return err
+	}
 	record, err := findEvent(r, l)
 	if err != nil {
 		return err
+	}
+	if hub {
+		return s.getHubProof(w, r, l, record.Index, wait != "")
 	}
 	s.await(r.Context(), l, wait, record.Index+1)
 	proof, err := l.Proof(r.Context(), record.Index)
 	if err != nil {
 		return err
 	}
+	writeProof(w, r, proof, "text/plain; charset=utf-8", ".tlog-proof")
+	return nil
+}
+
+// writeProof answers with the file of an event's proof.
+func writeProof(w http.ResponseWriter, r *http.Request, proof []byte, kind, ext string) {
 	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Disposition", `attachment; filename="`+r.PathValue("id")+`.tlog-proof"`)
+	h.Set("Content-Type", kind)
+	h.Set("Content-Disposition", `attachment; filename="`+r.PathValue("id")+ext+`"`)
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", strconv.Itoa(len(proof)))
 	w.Write(proof)
-	return nil
 }
 
 // inclusion is the answer of /v1/proofs/inclusion.
@@ -278,11 +290,7 @@ func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) err
 	if note == nil {
 		return notFound("checkpoint")
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "no-cache")
-	h.Set("Content-Length", strconv.Itoa(len(note)))
-	w.Write(note)
+	writeText(w, note, "no-cache")
 	return nil
 }
 
@@ -307,11 +315,16 @@ func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.Itoa(len(data)))
+	h.Set("Cache-Control", immutable(l))
+	w.Write(data)
+	return nil
+}
+
+// immutable is the Cache-Control of what never changes of a log: only who may read it may keep it.
+func immutable(l *log.Log) string {
 	scope := "private"
 	if l.Public {
 		scope = "public"
 	}
-	h.Set("Cache-Control", scope+", max-age="+strconv.Itoa(int((365*24*time.Hour).Seconds()))+", immutable")
-	w.Write(data)
-	return nil
+	return scope + ", max-age=" + strconv.Itoa(int((365 * 24 * time.Hour).Seconds())) + ", immutable"
 }

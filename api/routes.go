@@ -14,12 +14,12 @@ import (
 
 // routes is the list of everything that can be asked.
 func (s *Server) routes() {
-	s.onLog("POST /v1/events", toAppend, s.postEvent, "wait")
-	s.onLog("POST /v1/events/batch", toAppend, s.postBatch, "wait")
-	s.onLog("GET /v1/events", toRead, s.listEvents, append(filterParams(), "limit", "cursor", "order")...)
-	s.onLog("GET /v1/events/{id}", toRead, s.getEvent)
-	s.onLog("GET /v1/events/{id}/proof", toRead, s.getProof, "wait")
-	s.onLog("GET /v1/feed", toRead, s.getFeed, "from", "limit", "timeout")
+	s.onLog("POST /v1/events", toAppend, ofEvents(s.postEvent), "wait")
+	s.onLog("POST /v1/events/batch", toAppend, ofEvents(s.postBatch), "wait")
+	s.onLog("GET /v1/events", toRead, ofEvents(s.listEvents), append(filterParams(), "limit", "cursor", "order")...)
+	s.onLog("GET /v1/events/{id}", toRead, ofEvents(s.getEvent))
+	s.onLog("GET /v1/events/{id}/proof", toRead, ofEvents(s.getProof), "wait", "hub")
+	s.onLog("GET /v1/feed", toRead, ofEvents(s.getFeed), "from", "limit", "timeout")
 	s.onLog("GET /v1/proofs/inclusion", toProve, s.getInclusion, "index", "size")
 	s.onLog("GET /v1/proofs/consistency", toProve, s.getConsistency, "from", "to")
 	s.onLog("GET /v1/checkpoint", toRead, s.getCheckpoint, "size")
@@ -31,6 +31,8 @@ func (s *Server) routes() {
 
 	s.handle("GET /logs/{name}/checkpoint", s.getPublicCheckpoint)
 	s.handle("GET /logs/{name}/tile/{path...}", s.getTile)
+	s.handle("GET /logs/{name}/growth/{index}", s.getGrowth)
+	s.handle("GET /witness/logs", s.getWitnessLogs)
 
 	s.handle("GET /healthz", getHealth)
 	s.handle("GET /readyz", s.getReady)
@@ -89,8 +91,33 @@ func parseQuery(r *http.Request, known ...string) (query, error) {
 	return query(values), nil
 }
 
+// flag returns a parameter that is true or false, false where it isn't given.
+func (q query) flag(name string) (bool, error) {
+	switch v, ok := q.one(name); {
+	case !ok || v == "false":
+		return false, nil
+	case v == "true":
+		return true, nil
+	default:
+		return false, badParameter(name, "%q is neither true nor false", v)
+	}
+}
+
+// onLogFunc serves a route that is about one log.
+type onLogFunc = func(http.ResponseWriter, *http.Request, *log.Log, query, log.Key) error
+
+// ofEvents serves a route that is about the events of a log, which a hub doesn't have.
+func ofEvents(fn onLogFunc) onLogFunc {
+	return func(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
+		if l.IsHub() {
+			return log.ErrHub
+		}
+		return fn(w, r, l, q, key)
+	}
+}
+
 // onLog serves a route that is about one log, for keys that may do what it takes.
-func (s *Server) onLog(pattern string, a access, fn func(http.ResponseWriter, *http.Request, *log.Log, query, log.Key) error, params ...string) {
+func (s *Server) onLog(pattern string, a access, fn onLogFunc, params ...string) {
 	params = append(params, "log")
 	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.keys.authenticate(r)

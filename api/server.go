@@ -48,6 +48,7 @@ type Config struct {
 	Registry *prometheus.Registry
 	// Warnings returns what is wrong that doesn't keep the server from serving, for the operator; nil: nothing ever is.
 	Warnings func() []string
+	List     WitnessList
 	Now      func() time.Time // what times before now are counted from; nil: time.Now
 }
 
@@ -58,6 +59,7 @@ type Server struct {
 	keys     keyring
 	cursors  cursors
 	bodies   bodyBudget
+	list     WitnessList
 	metrics  *metrics
 	now      func() time.Time
 	warnings func() []string
@@ -80,8 +82,8 @@ func New(c Config) *Server {
 		service: c.Service, logger: c.Logger, now: c.Now, warnings: c.Warnings,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
-		metrics: newMetrics(c.Registry),
-		mux:     http.NewServeMux(), ops: http.NewServeMux(),
+		metrics: newMetrics(c.Registry), list: c.List,
+		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.routes()

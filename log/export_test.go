@@ -108,4 +108,6 @@ func ScrubHub(ctx context.Context, store Reader, hub ID, size uint64) error {
 }
 
 // AppendHubEntry appends an entry of a hub to dst.
-func AppendHubEntry(dst []byte, id [32]byte, c checkpoint.Checkpoint) []byte { return appendHubEntry(dst, id, c) }
+func AppendHubEntry(dst []byte, id [32]byte, c checkpoint.Checkpoint) []byte {
+	return appendHubEntry(dst, id, c)
+}

@@ -343,6 +343,15 @@ func (l *Log) carry(ctx context.Context, g Growth, c checkpoint.Checkpoint, note
 	return true
 }
 
+// KeepsHub reports whether the service puts its logs' checkpoints into a hub.
+func (s *Service) KeepsHub() bool { return s.hub != nil }
+
+// InHub reports whether there is a hub proof of the event at index.
+func (l *Log) InHub(index uint64) bool {
+	g := l.inHub.Load()
+	return g != nil && index < g.Size
+}
+
 // HubProof returns the hub proof of the event at index: the proof of the event under the log's newest checkpoint that a
 // witnessed checkpoint of the hub covers, and the proof that it does. It is ErrNotInHub if there is none that covers the
 // event, and ErrNoHub if there is no hub. It has been verified.

@@ -477,6 +477,11 @@ func (s *Service) Logs() []*Log {
 	return slices.Clone(s.logs)
 }
 
+// Tenants returns all logs but the hub, in the order of their creation.
+func (s *Service) Tenants() []*Log {
+	return slices.DeleteFunc(s.Logs(), func(l *Log) bool { return l.IsHub() })
+}
+
 // Witnessed reports whether there are witnesses that events can be witnessed by.
 func (s *Service) Witnessed() bool { return s.config.Policy != nil }
 

@@ -45,6 +45,10 @@ type serveOptions struct {
 	allowUnsafe      bool
 	pooler           bool
 	dbRead           string
+	// Of the hub.
+	hub       bool
+	hubPublic bool
+	list      api.WitnessList
 }
 
 func newServeCmd() *cobra.Command {
@@ -74,6 +78,10 @@ func newServeCmd() *cobra.Command {
 	f.BoolVar(&o.singleLogBatches, "single-log-batches", false, "PostgreSQL: one log in a transaction, for a database that is sharded by log")
 	f.BoolVar(&o.pooler, "db-pooler", false, "PostgreSQL: the URL leads to a pooler in transaction mode, so prepare no statements")
 	f.BoolVar(&o.allowUnsafe, "allow-unsafe-db", false, "PostgreSQL: start though its settings let it lose acknowledged events")
+	f.BoolVar(&o.hub, "hub", false, "keep a log of all other logs' checkpoints, named hub, so that only that one needs witnesses")
+	f.BoolVar(&o.hubPublic, "hub-public", false, "let anybody read the hub's checkpoint and tiles: which logs grew and when, by their ids")
+	f.Uint64Var(&o.list.QPD, "witness-list-qpd", api.DefaultQPD, "how many checkpoints of a log a day /witness/logs announces to witnesses")
+	f.StringVar(&o.list.Contact, "contact", "", "how witnesses' operators reach you, as /witness/logs says it")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -100,6 +108,12 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	if o.dbRead != "" && !o.onPostgres() {
 		return errors.New("--db-read is for a store in PostgreSQL")
+	}
+	if o.hubPublic && !o.hub {
+		return errors.New("--hub-public: there is no hub without --hub")
+	}
+	if err := o.list.Check(); err != nil {
+		return fmt.Errorf("--witness-list-qpd, --contact: %w", err)
 	}
 	prefix, err := originPrefix(o.url)
 	if err != nil {
@@ -209,13 +223,13 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
-		MLDSA:  o.mldsa,
+		MLDSA: o.mldsa, Hub: o.hub, HubPublic: o.hubPublic,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(r.service.Logs()) == 0 {
+	if len(r.service.Tenants()) == 0 {
 		if _, err := r.service.CreateLog(ctx, api.DefaultLog, false); err != nil && !errors.Is(err, log.ErrExists) {
 			return nil, fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
 		}
@@ -223,7 +237,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if r.keyFile, err = o.ensureAdminKey(ctx, r.store); err != nil {
 		return nil, err
 	}
-	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry}
+	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list}
 	if o.witnesses.policy != nil {
 		feeder, err := o.newFeeder(r.service, logger, registry)
 		if err != nil {
@@ -358,13 +372,16 @@ func greet(w io.Writer, service *log.Service, public, ops net.Addr, keyFile stri
 	fmt.Fprintln(w)
 	l := service.Log(api.DefaultLog)
 	if l == nil {
-		l = service.Logs()[0]
+		l = service.Tenants()[0]
 	}
 	fmt.Fprintf(w, "Verifier key of log %q (give it to whoever verifies):\n  %s\n", l.Name, l.VKeys[0])
 	if len(l.VKeys) > 1 {
 		fmt.Fprintf(w, "It has an ML-DSA-44 key, too, which is longer: GET /v1/checkpoint shows it.\n")
 	}
 	fmt.Fprintln(w)
+	if hub := service.Log(log.HubName); hub != nil && service.KeepsHub() {
+		fmt.Fprintf(w, "Verifier key of the hub (for the policy of whoever verifies hub proofs, and for witnesses):\n  %s\n\n", hub.VKeys[0])
+	}
 	key := fmt.Sprintf("$(cat %s)", keyFile)
 	if _, err := os.Stat(keyFile); err != nil { // moved to a safe place, or written by another server
 		key = "tl_…  # an admin's or a writer's key"

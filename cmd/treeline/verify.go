@@ -14,7 +14,7 @@ import (
 )
 
 // maxProofFile is more than the largest proof file there can be, in bytes. More isn't read.
-const maxProofFile = checkpoint.MaxProofSize + 1
+const maxProofFile = int64(checkpoint.MaxHubProofSize) + 1
 
 func newVerifyCmd() *cobra.Command {
 	var vkeys []string
@@ -32,6 +32,11 @@ which anybody's forgery can be, and the exit code is 3.
 A --policy (C2SP tlog-policy) names logs that are trusted besides, and the witnesses of whom a quorum must have cosigned the
 checkpoint. The proof is then "witnessed", not only "signed": the operator can't have shown somebody else another history without
 these witnesses. If the quorum isn't met, the exit code is 3 and the names of those missing are printed; see also treeline policy check.
+
+FILE may be a hub proof (.hub-proof) as well, which is told from its first line. Then --vkey is the key of the log, and --policy that of
+the hub: a log line with the hub's key, the witnesses and their quorum. Neither says anything of the other part. If the log's keys
+were rotated give its first key, too, since the hub calls the log by that. The proof is then "hub-witnessed": if the operator showed
+somebody else another history of the log, the hub's monitors would find that, though the witnesses themselves don't look at it.
 
 Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
 		Args: arguments(1, 1, "the proof file"),
@@ -57,10 +62,23 @@ type verification struct {
 	ReceivedAt string          `json:"received_at,omitempty"`
 	Event      json.RawMessage `json:"event,omitempty"`
 	Claims     []claim         `json:"claims,omitempty"` // instead of the event, where some are withheld
-	State      string          `json:"state,omitempty"`  // signed, or witnessed if a policy is met
+	State      string          `json:"state,omitempty"`  // signed, or witnessed or hub-witnessed if a policy is met
 	SignedBy   []string        `json:"signed_by,omitempty"`
 	Witnesses  []testimony     `json:"witnesses,omitempty"` // of the policy
 	NotChecked []string        `json:"signatures_not_checked,omitempty"`
+	Hub        *hubPart        `json:"hub,omitempty"` // of a hub proof
+}
+
+// hubPart is what the second part of a hub proof says: that the log's checkpoint is in the hub.
+type hubPart struct {
+	Origin     string      `json:"origin"`
+	Index      uint64      `json:"index"`
+	Size       uint64      `json:"size"`
+	Root       string      `json:"root"`
+	State      string      `json:"state,omitempty"` // signed, or witnessed if the policy is met
+	SignedBy   []string    `json:"signed_by,omitempty"`
+	Witnesses  []testimony `json:"witnesses,omitempty"`
+	NotChecked []string    `json:"signatures_not_checked,omitempty"`
 }
 
 // claim is one claim of an event that is not shown whole.
@@ -92,7 +110,13 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 			return err
 		}
 	}
-	v, err := log.VerifyProof(data, trust) // of a file that is too long only the beginning, which is malformed
+	// Of a file that is too long only the beginning, which is malformed.
+	var v *log.Verification
+	if checkpoint.IsHubProof(data) {
+		v, err = log.VerifyHubProof(data, log.HubTrust{Keys: vkeys, Policy: trust.Policy})
+	} else {
+		v, err = log.VerifyProof(data, trust)
+	}
 	result := describe(v)
 	code := exitOK
 	switch {
@@ -102,7 +126,10 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 		result.Result, result.Reason, code = "INVALID", reason(err, log.ErrInvalidProof), exitInvalid
 	case errors.Is(err, log.ErrNotVerifiable):
 		result.Result, result.Reason, code = "NOT_VERIFIABLE", reason(err, log.ErrNotVerifiable), exitUnverified
-		if errors.Is(err, log.ErrNotPinned) && trust.Policy != nil {
+		if v.Hub != nil {
+			result.Reason = strings.ReplaceAll(result.Reason, "\n", "; ") + fmt.Sprintf("; it is of log %s in the hub %s: "+
+				"give the log's key with --vkey, and the hub's with its witnesses in --policy", v.Origin, v.Hub.Origin)
+		} else if errors.Is(err, log.ErrNotPinned) && trust.Policy != nil {
 			result.Reason += fmt.Sprintf("; it is of log %s, see that the policy has that log, or give its key with --vkey", v.Origin)
 		} else if errors.Is(err, log.ErrNotPinned) && len(vkeys) == 0 {
 			result.Reason = "consistent, but not pinned: give the log's verifier key with --vkey to know who signed it"
@@ -141,15 +168,13 @@ func describe(v *log.Verification) verification {
 		Origin: v.Origin, Index: &v.Index, Size: v.Size, Root: v.Root.String(),
 		State: string(v.State), NotChecked: keyNames(v.Unchecked),
 	}
-	witnesses := make(map[string]bool)
-	for _, t := range v.Witnesses {
-		witnesses[t.Witness.Key()] = true
-		out.Witnesses = append(out.Witnesses, testimony{t.Witness.Name, t.Witness.Key(), string(t.State), rfc3339(t.At)})
-	}
-	for _, key := range keyNames(v.Verified) {
-		if !witnesses[key] {
-			out.SignedBy = append(out.SignedBy, key)
+	out.SignedBy, out.Witnesses = signers(v)
+	if h := v.Hub; h != nil {
+		out.Hub = &hubPart{
+			Origin: h.Origin, Index: h.Index, Size: h.Size, Root: h.Root.String(),
+			State: string(h.State), NotChecked: keyNames(h.Unchecked),
 		}
+		out.Hub.SignedBy, out.Hub.Witnesses = signers(h)
 	}
 	if v.Disclosure == nil {
 		return out
@@ -161,6 +186,21 @@ func describe(v *log.Verification) verification {
 		out.Claims = append(out.Claims, claim{c.Pointer, c.Value, c.Withheld()})
 	}
 	return out
+}
+
+// signers returns who has signed, the witnesses of the policy apart.
+func signers(v *log.Verification) (signedBy []string, testimonies []testimony) {
+	witnesses := make(map[string]bool)
+	for _, t := range v.Witnesses {
+		witnesses[t.Witness.Key()] = true
+		testimonies = append(testimonies, testimony{t.Witness.Name, t.Witness.Key(), string(t.State), rfc3339(t.At)})
+	}
+	for _, key := range keyNames(v.Verified) {
+		if !witnesses[key] {
+			signedBy = append(signedBy, key)
+		}
+	}
+	return signedBy, testimonies
 }
 
 func keyNames(sigs []log.Signature) (names []string) {
@@ -184,21 +224,34 @@ func (v verification) print(w io.Writer) {
 		row("hash", "%s", v.Hash)
 		row("received", "%s, by the log's clock", v.ReceivedAt)
 	}
-	for _, s := range v.SignedBy {
-		row("signed by", "%s", s)
-	}
-	for _, t := range v.Witnesses {
-		if t.State == string(checkpoint.Cosigned) {
-			row("cosigned by", "%s on %s (%s)", t.Name, t.At, t.Key)
-		} else {
-			row("witness", "%s: %s (%s)", t.Name, strings.TrimSpace(t.State+" "+t.At), t.Key)
+	signed := func(by []string, witnesses []testimony) {
+		for _, s := range by {
+			row("signed by", "%s", s)
 		}
+		for _, t := range witnesses {
+			if t.State == string(checkpoint.Cosigned) {
+				row("cosigned by", "%s on %s (%s)", t.Name, t.At, t.Key)
+			} else {
+				row("witness", "%s: %s (%s)", t.Name, strings.TrimSpace(t.State+" "+t.At), t.Key)
+			}
+		}
+	}
+	signed(v.SignedBy, v.Witnesses)
+	if v.Hub != nil {
+		row("hub", "%s", v.Hub.Origin)
+		row("hub entry", "%d of %d", v.Hub.Index, v.Hub.Size)
+		signed(v.Hub.SignedBy, v.Hub.Witnesses)
 	}
 	if v.State != "" {
 		row("state", "%s", v.State)
 	}
 	for _, s := range v.NotChecked {
 		row("not checked", "signature of %s", s)
+	}
+	if v.Hub != nil {
+		for _, s := range v.Hub.NotChecked {
+			row("not checked", "signature of %s on the hub's checkpoint", s)
+		}
 	}
 	if v.Event != nil {
 		row("event", "%s", v.Event)
