@@ -74,6 +74,7 @@ func (s *Service) ForgetReplicaFailure() { s.reader.(*replicated).retry.Store(0)
 
 // Holds reports whether the JSON of an event holds what any has that the filter selects.
 func Holds(f *Filter, json []byte) bool { return f.needles().in(json) }
+
 // Cosigned notes that witnesses have cosigned the log's newest signed checkpoint, or the one of a size, as a feeder does; the
 // note is what cosign makes of it.
 func (l *Log) Cosigned(ctx context.Context, size uint64, cosign func(note []byte) []byte) error {

@@ -33,7 +33,7 @@ var onPostgres bool
 
 // onlySQLite matches the tests that do something to a SQLite file, or are about a store that has one server.
 const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndSeedBelongToTheStore|TestTamperingWithTheUnsignedTail|" +
-	"TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
+	"TestTamperingWithTheHubIsFound|TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
 	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
 	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
@@ -60,6 +60,7 @@ type testService struct {
 	mldsa   bool          // when opened
 	noKeys  bool          // when opened
 	hub     bool          // when opened: keep a hub, public
+	hubID   log.ID        // for those who tamper
 
 	policy   *checkpoint.Policy // nil: no witnesses
 	failOpen bool

@@ -448,3 +448,141 @@ func TestTheHubGoesOnAfterFaults(t *testing.T) {
 		})
 	}
 }
+
+// A hub is moved with its logs, and goes on in the other store.
+func TestCopyTakesTheHub(t *testing.T) {
+	w := newHubWitness(t)
+	s := &testService{t: t, dir: t.TempDir(), seed: testSeed, hub: true, policy: w.policy}
+	s.open()
+	s.create("a", "b", "empty")
+	for i := range 20 { // more than a batch of the copy
+		s.grow("a", 1)
+		s.grow("b", 1+i%2)
+		s.untilInHub()
+	}
+	size := s.Log(log.HubName).Sizes().Size
+	s.close()
+	defer log.SetCopyEvents(7)()
+	m := &move{t: t, dir: s.dir, path: s.path(), url: migrated(t)}
+	r, err := m.copy(nil)
+	if err != nil || r != (log.CopyReport{Logs: 4, Events: 50, Copied: 50}) {
+		t.Fatalf("copy: %+v, %v", r, err)
+	}
+	if source, target := m.dumps(); !slices.Equal(source, target) {
+		t.Errorf("the target holds %q, the source %q", target, source)
+	}
+	onPostgres = true
+	defer func() { onPostgres = false }()
+	moved := &testService{t: t, dir: s.dir, url: m.url, seed: testSeed, hub: true, policy: w.policy}
+	moved.open()
+	defer moved.close()
+	moved.grow("a", 1)
+	moved.witnessHub(w)
+	moved.checkHub()
+	if got := moved.Log(log.HubName).Sizes().Size; got != size+1 {
+		t.Errorf("the hub's size: got %d, want %d", got, size+1)
+	}
+}
+
+// Whatever somebody changes of a hub in the database, fsck names it. What was signed before is not signed again in another way.
+func TestTamperingWithTheHubIsFound(t *testing.T) {
+	entry := func(f *intruder, index int, edit func(b []byte)) {
+		var runs [][]byte
+		hub := f.s.hubID
+		if err := f.db.Select(&runs, `SELECT entries FROM entries WHERE log = ? ORDER BY first`, hub); err != nil {
+			f.t.Fatal(err)
+		}
+		all := bytes.Join(runs, nil)
+		edit(all[index*log.EntrySize:][:log.EntrySize])
+		f.exec(`DELETE FROM entries WHERE log = ?`, hub)
+		f.exec(`INSERT INTO entries (log, first, entries) VALUES (?, 0, ?)`, hub, all)
+	}
+	for _, c := range []struct {
+		name, want string
+		stops      bool // the hub isn't signed any more
+		forge      func(f *intruder)
+	}{
+		{"a row is removed", "the row that says where entry 1 is", false, func(f *intruder) {
+			f.exec(`DELETE FROM hub_entries WHERE idx = 1`)
+		}},
+		{"a row is of another size", "the row of entry 2 says", false, func(f *intruder) {
+			f.exec(`UPDATE hub_entries SET size = size + 7 WHERE idx = 2`)
+		}},
+		{"a row is of another log", "the row of entry 0 says", false, func(f *intruder) {
+			f.exec(`UPDATE hub_entries SET subject = 77 WHERE idx = 0`)
+		}},
+		{"a row too many", "4 rows of a hub's entries, want 3", false, func(f *intruder) {
+			f.exec(`INSERT INTO hub_entries (log, subject, size, idx) VALUES (?, 77, 1, 99)`, f.s.hubID)
+		}},
+		{"the root in the newest entry", "two histories were signed", true, func(f *intruder) {
+			entry(f, 2, func(b []byte) { b[50] ^= 1 })
+		}},
+		{"the log in the newest entry", "which the store doesn't have", true, func(f *intruder) {
+			entry(f, 2, func(b []byte) { b[5] ^= 1 })
+		}},
+		{"the size in the newest entry", "it had 6 before", true, func(f *intruder) {
+			entry(f, 2, func(b []byte) { b[40] = 1 })
+		}},
+		{"the version of the newest entry", "got version 0x01", true, func(f *intruder) {
+			entry(f, 2, func(b []byte) { b[0] = 1 })
+		}},
+		{"a checkpoint of the log is removed", "of which it has no checkpoint", false, func(f *intruder) {
+			f.exec(`DELETE FROM checkpoints WHERE log = ? AND size = 3`, f.log.ID)
+		}},
+		{"the hub's head", "the head of size 3 says root", true, func(f *intruder) {
+			f.exec(`UPDATE heads SET edge = zeroblob(length(edge)) WHERE log = ?`, f.s.hubID)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _ := newHubService(t)
+			for range 3 {
+				s.grow("default", 3)
+				s.untilInHub()
+			}
+			s.hubID = s.Log(log.HubName).ID
+			s.close()
+			s.forge(t, c.forge)
+			if r := s.fsckHub(); !strings.Contains(fmt.Sprint(r.Problems), c.want) {
+				t.Errorf("fsck: got %+v, want %q", r, c.want)
+			}
+			s.open()
+			hub := s.Log(log.HubName)
+			if (hub.Stopped() != nil) != c.stops {
+				t.Errorf("the hub: stopped is %v", hub.Stopped())
+			}
+			if !c.stops {
+				return
+			}
+			size := hub.Sizes().Signed
+			s.grow("default", 1)
+			s.signed()
+			s.close() // which puts into the hub what can be
+			s.open()
+			if got := s.Log(log.HubName).Sizes().Signed; got != size {
+				t.Errorf("it was signed again: size %d after %d", got, size)
+			}
+			if s.log().Stopped() != nil {
+				t.Errorf("the log is stopped for its hub: %v", s.log().Stopped())
+			}
+		})
+	}
+}
+
+// fsckHub checks the hub in the store.
+func (s *testService) fsckHub() *log.FsckReport {
+	s.t.Helper()
+	store := s.openReader()
+	defer store.Close()
+	infos, err := store.Logs(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	info := infos[slices.IndexFunc(infos, log.Info.IsHub)]
+	r, err := log.Fsck(s.t.Context(), store, info, log.FsckOptions{
+		Verifiers: []note.Verifier{verifier(s.t, info.Origin)}, Fence: s.fence(),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
