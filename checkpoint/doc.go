@@ -53,6 +53,9 @@
 // [Publisher.Resume] completes. A store that is behind its fence is never the
 // trace of a crash. The publisher then returns a [Refusal] and stops.
 //
+// A hub is a log of other logs' checkpoints ([HubEntry], [HubProof]). Its publisher is the same, made by
+// [NewHubPublisher], but for the order that its entries keep to.
+//
 // [FileFence] is the fence of one server. Servers that share a database share one of
 // the packages s3fence or pgfence below. What all of them promise is in fencetest.
 //

@@ -35,7 +35,7 @@
 //	claims.go                      salts, commitments, the event digest
 //	entry.go                       the 73 bytes of an entry; Genesis
 //	disclosure.go                  Disclosure: an event shown wholly or in part
-//	verify.go                      VerifyProof
+//	verify.go, hubproof.go         VerifyProof, VerifyHubProof
 //
 // Logs:
 //
@@ -43,6 +43,7 @@
 //	service.go                     Service: opens all logs of a store, makes logs and keys, signs on a clock
 //	log.go                         Log: append, read, prove; the source of its publisher
 //	sequencer.go                   the one place where indices are given
+//	hub.go                         the log of other logs' checkpoints, and what witnesses of it say of them
 //	progress.go                    how far a log has come, and waiting for more
 //	filter.go, match.go            Filter: which events a search selects, and whether one is among them
 //	search.go                      Log.Search: the index, then the events that aren't in it yet
@@ -52,7 +53,7 @@
 //	tiles.go                       the tree as tiles, from stored nodes and entries; the check of a head
 //	record.go, payload.go          the form in which events are shown, and that in which they rest
 //	key.go                         API keys and roles
-//	scrub.go, fsck.go              re-reading and re-hashing, slowly for ever or all at once
+//	scrub.go, fsck.go, hubcheck.go re-reading and re-hashing, slowly for ever or all at once
 //	copy.go                        moving all logs to another store
 //	succeed.go                     ending a log, and beginning the one that follows it
 //	metrics.go                     what an operator watches
