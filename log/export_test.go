@@ -112,3 +112,14 @@ func ScrubHub(ctx context.Context, store Reader, hub ID, size uint64) error {
 func AppendHubEntry(dst []byte, id [32]byte, c checkpoint.Checkpoint) []byte {
 	return appendHubEntry(dst, id, c)
 }
+
+// SignGrown signs the logs that have grown, as happens every interval.
+func (s *Service) SignGrown(ctx context.Context) { s.publishGrown(ctx) }
+
+// GrowHub puts into the hub what logs have signed, and signs it, as happens every interval.
+func (s *Service) GrowHub(ctx context.Context) { s.hub.grow(ctx) }
+
+// CarryHub carries to the logs all that witnesses say of the hub, as happens at a start.
+func (s *Service) CarryHub(ctx context.Context) error {
+	return (&hub{service: s, log: s.hub.log}).carry(ctx)
+}

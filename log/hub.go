@@ -264,7 +264,11 @@ func (h *hub) covered(s Sizes) uint64 {
 
 // run carries what witnesses say of the hub to the logs, until ctx ends.
 func (h *hub) run(ctx context.Context) {
-	for h.log.progress.wait(ctx, func(s Sizes) bool { return h.covered(s) > h.carried }) == nil {
+	more := func() error {
+		carried := h.carried
+		return h.log.progress.wait(ctx, func(s Sizes) bool { return h.covered(s) > carried })
+	}
+	for more() == nil {
 		err := h.carry(ctx)
 		if err == nil || ctx.Err() != nil {
 			continue

@@ -109,11 +109,12 @@ const (
 		     LATERAL (SELECT note FROM checkpoints WHERE checkpoints.log = g.log AND checkpoints.size = g.size OFFSET 0) AS c`
 	sqlGrowths = `
 		SELECT subject, size, idx FROM hub_entries WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx`
-	// For each log a look at the end of its rows, which in general is the one that is wanted.
+	// For each log a look at the end of its rows, which in general is the one that is wanted. The + 0 keeps PostgreSQL from going
+	// through all rows by their indices.
 	sqlNewestGrowths = `
 		SELECT g.subject, g.size, g.idx
 		FROM logs, LATERAL (SELECT subject, size, idx FROM hub_entries
-		                    WHERE log = $1 AND subject = logs.id AND idx < $2 ORDER BY size DESC LIMIT 1) AS g`
+		                    WHERE log = $1 AND subject = logs.id AND idx + 0 < $2 ORDER BY size DESC LIMIT 1) AS g`
 	sqlGrowthBefore = `
 		SELECT subject, size, idx FROM hub_entries WHERE log = $1 AND subject = $2 AND size < $3 ORDER BY size DESC LIMIT 1`
 	sqlCounts = `

@@ -7,3 +7,6 @@ func (s *Store) Pragma(ctx context.Context, name string) (value string, err erro
 	err = s.write.GetContext(ctx, &value, "PRAGMA "+name)
 	return value, err
 }
+
+// NewestGrowths is the statement that finds the newest growth of each log.
+const NewestGrowths = sqlNewestGrowths

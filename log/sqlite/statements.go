@@ -65,11 +65,12 @@ const (
 		SELECT note FROM checkpoints WHERE log = ? AND size = ?`
 	sqlGrowths = `
 		SELECT subject, size, idx FROM hub_entries WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx`
-	// For each log a look at the end of its rows, which in general is the one that is wanted.
+	// For each log a look at the end of its rows, which in general is the one that is wanted. The + keeps SQLite from going through all
+	// rows by their indices.
 	sqlNewestGrowths = `
 		SELECT g.subject, g.size, g.idx
-		FROM logs JOIN hub_entries AS g ON g.log = ?1 AND g.subject = logs.id AND g.size =
-		     (SELECT size FROM hub_entries WHERE log = ?1 AND subject = logs.id AND idx < ?2 ORDER BY size DESC LIMIT 1)`
+		FROM logs CROSS JOIN hub_entries AS g ON g.log = ?1 AND g.subject = logs.id AND g.size =
+		     (SELECT size FROM hub_entries WHERE log = ?1 AND subject = logs.id AND +idx < ?2 ORDER BY size DESC LIMIT 1)`
 	sqlGrowthBefore = `
 		SELECT subject, size, idx FROM hub_entries WHERE log = ? AND subject = ? AND size < ? ORDER BY size DESC LIMIT 1`
 	sqlCounts = `
