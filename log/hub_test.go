@@ -434,7 +434,7 @@ func TestTheHubGoesOnAfterFaults(t *testing.T) {
 			}
 			release := s.holdPublisher()
 			s.grow("default", 1)
-			var f func(string) bool = fault
+			f := fault
 			s.store.fault.Store(&f)
 			release()
 			s.witnessHub(w)
