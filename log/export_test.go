@@ -75,22 +75,6 @@ func (s *Service) ForgetReplicaFailure() { s.reader.(*replicated).retry.Store(0)
 // Holds reports whether the JSON of an event holds what any has that the filter selects.
 func Holds(f *Filter, json []byte) bool { return f.needles().in(json) }
 
-// Cosigned notes that witnesses have cosigned the log's newest signed checkpoint, or the one of a size, as a feeder does; the
-// note is what cosign makes of it.
-func (l *Log) Cosigned(ctx context.Context, size uint64, cosign func(note []byte) []byte) error {
-	signed, err := l.service.store.Checkpoint(ctx, l.ID, size)
-	if err != nil {
-		return err
-	}
-	c, _, err := checkpoint.ParseNote(signed.Note)
-	if err != nil {
-		return err
-	}
-	l.progress.release(c, cosign(signed.Note))
-	l.progress.witness(c.Size)
-	return nil
-}
-
 // SetMaxGrowths sets how many entries are appended to a hub in one transaction, until the returned function is called.
 func SetMaxGrowths(n int) (reset func()) {
 	before := maxGrowths

@@ -128,6 +128,9 @@ func (s *testService) tryOpen() error {
 	}
 	s.Service = service
 	s.t.Cleanup(s.close)
+	if hub := s.Log(log.HubName); hub != nil {
+		hub.Asked(nil) // by whoever plays the feeder
+	}
 	return nil
 }
 

@@ -38,9 +38,14 @@ func newHubWitness(t testing.TB) hubWitness {
 	return hubWitness{t, cosigner, policy}
 }
 
-// cosign adds the witness's signature to a note.
-func (w hubWitness) cosign(msg []byte) []byte {
-	c, _, err := checkpoint.ParseNote(msg)
+// cosign signs the checkpoint of a size of the hub, as it comes to the service from a feeder.
+func (w hubWitness) cosign(hub *log.Log, size uint64) {
+	w.t.Helper()
+	signed, err := hub.CheckpointAt(w.t.Context(), size)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, _, err := checkpoint.ParseNote(signed.Note)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -48,7 +53,9 @@ func (w hubWitness) cosign(msg []byte) []byte {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return append(bytes.Clone(msg), checkpoint.SignatureLine(sig)...)
+	if err := hub.Cosign(w.t.Context(), c.Size, []note.Signature{sig}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // newHubService opens a service with a hub that waits for a witness, with a log named "default".
@@ -123,9 +130,7 @@ func (s *testService) witnessHub(w hubWitness) {
 	s.t.Helper()
 	s.untilInHub()
 	hub := s.Log(log.HubName)
-	if err := hub.Cosigned(s.t.Context(), hub.Sizes().Signed, w.cosign); err != nil {
-		s.t.Fatal(err)
-	}
+	w.cosign(hub, hub.Sizes().Signed)
 	s.until("all logs to be witnessed", func() bool {
 		return !slices.ContainsFunc(s.Logs(), func(l *log.Log) bool { return l.Sizes().Witnessed != l.Sizes().Size })
 	})
@@ -233,9 +238,7 @@ func TestTheHubHasWhatLogsHaveSigned(t *testing.T) {
 	if got, want := hub.Sizes().Size, size+1; got != want {
 		t.Errorf("the hub's size: got %d, want %d", got, want)
 	}
-	if err := hub.Cosigned(t.Context(), size, w.cosign); err != nil {
-		t.Fatal(err)
-	}
+	w.cosign(hub, size)
 	s.until("the old size to be witnessed", func() bool { return s.Log("b").Sizes().Witnessed == 3 && s.Log("a").Sizes().Witnessed == 1005 })
 	if sizes := s.Log("b").Sizes(); sizes.Released != 3 || sizes.Signed != 6 {
 		t.Errorf("log b, of which the hub has more than is witnessed: got %+v", sizes)
@@ -366,10 +369,6 @@ func TestManyLogsAreInTheHub(t *testing.T) {
 	s.checkHub()
 	s.close()
 	s.open()
-	hub := s.Log(log.HubName)
-	if err := hub.Cosigned(t.Context(), hub.Sizes().Signed, w.cosign); err != nil {
-		t.Fatal(err)
-	}
 	s.until("all to be witnessed again", func() bool {
 		return !slices.ContainsFunc(s.Logs(), func(l *log.Log) bool { return l.Sizes().Witnessed != l.Sizes().Size })
 	})
