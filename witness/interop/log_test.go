@@ -16,6 +16,7 @@ import (
 type aLog struct {
 	t      testing.TB
 	origin string
+	skey   string
 	vkey   string
 	signer note.Signer
 	stored []tlog.Hash // as tlog.StoredHashes orders them
@@ -32,7 +33,7 @@ func newLog(t testing.TB, origin string) *aLog {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &aLog{t: t, origin: origin, vkey: vkey, signer: signer}
+	return &aLog{t: t, origin: origin, skey: skey, vkey: vkey, signer: signer}
 }
 
 func (l *aLog) ReadHashes(indexes []int64) ([]tlog.Hash, error) {

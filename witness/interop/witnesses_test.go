@@ -29,14 +29,12 @@ type witness struct {
 	name string
 	vkey string // of type 0x04
 	url  string // prefix of its paths
-	// monitored is whether it serves what it cosigned, under the hash of the log's origin.
-	monitored bool
-	// add makes it accept a log.
-	add func(l *aLog)
+	// restart starts it after it was killed, with what it has kept, at another url.
+	restart func()
 }
 
-// each names the programs that are witnesses, and how a test starts one that knows the logs.
-var each = map[string]func(t testing.TB, logs ...*aLog) *witness{
+// witnesses names the programs that are witnesses, and how a test starts one that knows the logs.
+var witnesses = map[string]func(t testing.TB, logs ...*aLog) *witness{
 	"litewitness": startLitewitness,
 	"omniwitness": startOmniwitness,
 }
@@ -93,17 +91,17 @@ func startLitewitness(t testing.TB, logs ...*aLog) *witness {
 	socket, db := startAgent(t, private), filepath.Join(t.TempDir(), "litewitness.db")
 	w := &witness{name: "lite.example/witness"}
 	w.vkey = cosignatureKey(w.name, public)
-	w.process, w.url = listening(t, "litewitness", func(address string) []string {
-		return []string{"-name", w.name, "-db", db, "-ssh-agent", socket, "-key", ssh.FingerprintSHA256(sshKey), "-listen", address}
-	})
+	w.restart = func() {
+		w.process, w.url = listening(t, "litewitness", func(address string) []string {
+			return []string{"-name", w.name, "-db", db, "-ssh-agent", socket, "-key", ssh.FingerprintSHA256(sshKey), "-listen", address}
+		})
+	}
+	w.restart()
 	// As its witnessctl add-log and add-key do, beside a running litewitness. (That program can't be built here: it needs more modules
 	// than there are.)
-	w.add = func(l *aLog) {
+	for _, l := range logs {
 		execute(t, db, `INSERT INTO log (origin, tree_size, tree_hash) VALUES (?, 0, ?)`, l.origin, emptyRoot)
 		execute(t, db, `INSERT INTO key (origin, key) VALUES (?, ?)`, l.origin, l.vkey)
-	}
-	for _, l := range logs {
-		w.add(l)
 	}
 	return w
 }
@@ -175,10 +173,13 @@ func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 		config += fmt.Sprintf("  - Origin: %s\n    URL: https://%[1]s\n    PublicKey: %s\n", l.origin, l.vkey)
 	}
 	key, yaml := write(t, filepath.Join(dir, "key"), skey), write(t, filepath.Join(dir, "logs.yaml"), config)
-	w.process, w.url = listening(t, "omniwitness", func(address string) []string {
-		return []string{"--private_key_path", key, "--db_file", filepath.Join(dir, "db"), "--additional_logs", yaml,
-			"--listen", address, "--metrics_listen", ""}
-	})
+	w.restart = func() {
+		w.process, w.url = listening(t, "omniwitness", func(address string) []string {
+			return []string{"--private_key_path", key, "--db_file", filepath.Join(dir, "db"), "--additional_logs", yaml,
+				"--listen", address, "--metrics_listen", ""}
+		})
+	}
+	w.restart()
 	return w
 }
 
