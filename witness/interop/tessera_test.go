@@ -91,9 +91,11 @@ func (l *tesseraLog) add(t *testing.T, entry string) {
 }
 
 // published returns the published checkpoint.
-func (l *tesseraLog) published(t *testing.T) string { return contents(t, filepath.Join(l.dir, "checkpoint")) }
+func (l *tesseraLog) published(t *testing.T) string {
+	return contents(t, filepath.Join(l.dir, "checkpoint"))
+}
 
-func contents(t *testing.T, path string) string {
+func contents(t testing.TB, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {

@@ -163,7 +163,7 @@ func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := base64.StdEncoding.DecodeString(vkey[strings.LastIndex(vkey, "+")+1:])
+	public, err := base64.StdEncoding.DecodeString(strings.SplitN(vkey, "+", 3)[2])
 	if err != nil {
 		t.Fatal(err)
 	}

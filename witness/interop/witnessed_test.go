@@ -1,0 +1,244 @@
+package interop
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"filippo.io/torchwood"
+	"github.com/transparency-dev/tessera"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Our server has its logs cosigned by witnesses that are not ours, and by ours: each alone, and all under a quorum of two. What it
+// then publishes, and the proof files that it makes, torchwood and Tessera accept under the same policy.
+func TestTreelineWitnessed(t *testing.T) {
+	quorums := map[string][]string{"two of all": slices.Sorted(maps.Keys(witnesses))}
+	for name := range witnesses {
+		quorums[name] = []string{name}
+	}
+	for _, name := range slices.Sorted(maps.Keys(quorums)) {
+		t.Run(name, func(t *testing.T) {
+			dir, logs := newServer(t)
+			policy := "log " + logs[0].vkey + "\n"
+			var vkeys []string
+			for _, name := range quorums[name] {
+				w := witnesses[name](t, logs...)
+				policy += fmt.Sprintf("witness %s %s %s\n", name, w.vkey, w.url)
+				vkeys = append(vkeys, w.vkey)
+			}
+			if len(vkeys) > 1 {
+				policy += "group majority 2 " + strings.Join(quorums[name], " ") + "\nquorum majority\n"
+			} else {
+				policy += "quorum " + name + "\n"
+			}
+			file := write(t, filepath.Join(t.TempDir(), "policy"), policy)
+
+			s := serve(t, dir, "--policy", file)
+			ids := s.append(t, 0, 1, "witnessed")
+			ids = append(ids, s.append(t, 1, 10, "witnessed")...)
+			ids = append(ids, s.append(t, 10, 300, "witnessed")...)
+			if sizes := s.sizes(t); sizes.Witnessed != 300 || sizes.Released != 300 {
+				t.Fatalf("after waiting for the witnesses: %+v", sizes)
+			}
+			acceptsCheckpoint(t, policy, s.released(t), 300)
+			proofs := map[int64]string{}
+			for i := range int64(300) {
+				if i%37 == 0 || i == 299 {
+					proofs[i] = s.call(t, http.MethodGet, "/v1/events/"+ids[i]+"/proof?log="+theLog, "", http.StatusOK, nil).body
+				}
+			}
+			entries := readsTiles(t, s, policy)
+			acceptsProofs(t, policy, proofs, entries)
+			if code := verify(t, file, proofs[37]); code != 0 {
+				t.Errorf("treeline verify: exit code %d, want 0", code)
+			}
+		})
+	}
+}
+
+// acceptsCheckpoint checks that those who are not ours accept a checkpoint under a policy.
+func acceptsCheckpoint(t *testing.T, policy, signed string, size int64) {
+	t.Helper()
+	p, err := torchwood.ParsePolicy([]byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, n, err := torchwood.VerifyCheckpoint([]byte(signed), p)
+	if err != nil || c.N != size || c.Extension != "" {
+		t.Fatalf("torchwood: %+v, %v, want size %d", c, err, size)
+	}
+	if len(n.UnverifiedSigs) > 0 {
+		t.Errorf("torchwood finds signatures that it has no key for: %v", n.UnverifiedSigs)
+	}
+	g, err := tessera.NewWitnessGroupFromPolicy([]byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !g.Satisfied([]byte(signed)) {
+		t.Errorf("Tessera's policy isn't satisfied by\n%s", signed)
+	}
+}
+
+// readsTiles reads all entries by torchwood's client, which checks every tile and entry against the checkpoint.
+func readsTiles(t *testing.T, s *server, policy string) [][]byte {
+	t.Helper()
+	p, err := torchwood.ParsePolicy([]byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := torchwood.VerifyCheckpoint([]byte(s.released(t)), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetcher, err := torchwood.NewTileFetcher(s.url+"/logs/"+theLog, torchwood.WithTilePath(torchwood.TilePath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := torchwood.NewClient(fetcher)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entries [][]byte
+	for i, entry := range client.AllEntries(context.Background(), c.Tree, 0) {
+		if i != int64(len(entries)) {
+			t.Fatalf("entry %d after %d entries", i, len(entries))
+		}
+		entries = append(entries, entry)
+	}
+	if err := client.Err(); err != nil || int64(len(entries)) != c.N {
+		t.Fatalf("torchwood reads %d entries of %d: %v", len(entries), c.N, err)
+	}
+	return entries
+}
+
+// acceptsProofs checks that torchwood accepts proof files, and none that was tampered with, nor any under another policy.
+func acceptsProofs(t *testing.T, policy string, proofs map[int64]string, entries [][]byte) {
+	t.Helper()
+	p, err := torchwood.ParsePolicy([]byte(policy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := newLog(t, "interop.example/stranger")
+	others := map[string]string{
+		"another log's key":        strings.Replace(policy, "log "+field(policy, "log", 1), "log "+stranger.vkey, 1),
+		"a witness that's missing": demandingAnother(t, policy),
+	}
+	for index, proof := range proofs {
+		record := tlog.RecordHash(entries[index])
+		if err := torchwood.VerifyProof(p, record, []byte(proof)); err != nil {
+			t.Errorf("torchwood refuses the proof of event %d: %v\n%s", index, err, proof)
+		}
+		if extra, err := torchwood.ProofExtraData([]byte(proof)); err != nil || !strings.Contains(string(extra), fmt.Sprintf(`"e%d"`, index)) {
+			t.Errorf("torchwood finds beside the proof of event %d: %q, %v", index, extra, err)
+		}
+		for what, tampered := range tamper(t, proof) {
+			if err := torchwood.VerifyProof(p, record, []byte(tampered)); err == nil {
+				t.Errorf("torchwood accepts the proof of event %d with %s", index, what)
+			}
+		}
+		if err := torchwood.VerifyProof(p, tlog.RecordHash(entries[(index+1)%int64(len(entries))]), []byte(proof)); err == nil {
+			t.Errorf("torchwood accepts the proof of event %d for the next one", index)
+		}
+		for what, other := range others {
+			p, err := torchwood.ParsePolicy([]byte(other))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var unmet *note.UnverifiedNoteError
+			if err := torchwood.VerifyProof(p, record, []byte(proof)); !errors.As(err, &unmet) {
+				t.Errorf("under a policy with %s torchwood says %v of the proof of event %d", what, err, index)
+			}
+		}
+	}
+}
+
+// field returns a word of the policy's first line that begins with a keyword.
+func field(policy, keyword string, n int) string {
+	for line := range strings.Lines(policy) {
+		if fields := strings.Fields(line); len(fields) > n && fields[0] == keyword {
+			return fields[n]
+		}
+	}
+	return ""
+}
+
+// demandingAnother returns the policy with one more witness, whose cosignature isn't there, and that has to be.
+func demandingAnother(t *testing.T, policy string) string {
+	t.Helper()
+	head, quorum, _ := strings.Cut(policy, "quorum ")
+	return head + "witness another " + cosignatureKey("another.example/witness", make([]byte, 32)) + " https://another.example\n" +
+		"group more all another " + strings.TrimSpace(quorum) + "\nquorum more\n"
+}
+
+// tamper returns the proof with one thing changed, by what it is.
+func tamper(t *testing.T, proof string) map[string]string {
+	t.Helper()
+	head, signed, ok := strings.Cut(proof, "\n\n")
+	if !ok {
+		t.Fatalf("not a proof:\n%s", proof)
+	}
+	lines := strings.Split(head, "\n") // header, extra, index, hashes
+	text, signatures, _ := strings.Cut(signed, "\n\n")
+	out := map[string]string{}
+	with := func(what string, lines []string, text, signatures string) {
+		out[what] = strings.Join(lines, "\n") + "\n\n" + text + "\n\n" + signatures
+	}
+	edit := func(i int, line string) []string {
+		edited := slices.Clone(lines)
+		edited[i] = line
+		return edited
+	}
+	with("another index", edit(2, lines[2]+"7"), text, signatures)
+	for i := 3; i < len(lines); i++ {
+		with(fmt.Sprintf("another hash %d", i-3), edit(i, flipped(t, lines[i])), text, signatures)
+	}
+	with("a hash less", lines[:len(lines)-1], text, signatures)
+	with("a hash more", append(slices.Clone(lines), wrong.String()), text, signatures)
+	texts := strings.Split(text, "\n")
+	for i, what := range []string{"another origin", "another size", "another root"} {
+		edited := slices.Clone(texts)
+		if i < 2 {
+			edited[i] += "0"
+		} else {
+			edited[i] = flipped(t, edited[i])
+		}
+		with(what, lines, strings.Join(edited, "\n"), signatures)
+	}
+	of := strings.SplitAfter(strings.TrimSuffix(signatures, "\n"), "\n")
+	for i, line := range of {
+		words := strings.Fields(line)
+		words[2] = flipped(t, words[2])
+		edited := slices.Clone(of)
+		edited[i] = strings.Join(words, " ") + "\n"
+		with("another signature of "+words[1], lines, text, strings.Join(edited, ""))
+	}
+	with("no signature but the log's", lines, text, of[0])
+	return out
+}
+
+// flipped returns base64 of which the last bit is another.
+func flipped(t *testing.T, s string) string {
+	t.Helper()
+	data, err := base64.StdEncoding.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	return base64.StdEncoding.EncodeToString(data)
+}
+
+// verify runs treeline verify on a proof under a policy, and returns its exit code.
+func verify(t *testing.T, policy, proof string) int {
+	t.Helper()
+	_, code := run(t, "treeline", "verify", "--policy", policy, write(t, filepath.Join(t.TempDir(), "event.tlog-proof"), proof))
+	return code
+}
