@@ -37,6 +37,7 @@ type witness struct {
 var witnesses = map[string]func(t testing.TB, logs ...*aLog) *witness{
 	"litewitness": startLitewitness,
 	"omniwitness": startOmniwitness,
+	"treeline":    startTreeline,
 }
 
 // freeAddress returns an address of the loopback where nobody listens. Somebody else may take it before the caller does, who then
@@ -180,6 +181,31 @@ func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 		})
 	}
 	w.restart()
+	return w
+}
+
+// startTreeline starts our witness, and logs by a list.
+func startTreeline(t testing.TB, logs ...*aLog) *witness {
+	t.Helper()
+	dir := t.TempDir()
+	w := &witness{name: "treeline.example/witness"}
+	list := "logs/v0\n"
+	for _, l := range logs {
+		list += "vkey " + l.vkey + "\nqpd 2147483647\ncontact nobody\n"
+	}
+	file := write(t, filepath.Join(dir, "logs"), list)
+	w.restart = func() {
+		w.process, w.url = listening(t, "treeline", func(address string) []string {
+			return []string{"witness", "--name", w.name, "--data-dir", filepath.Join(dir, "data"), "--logs", file,
+				"--listen", address, "--ops-listen", ""}
+		})
+	}
+	w.restart()
+	keys, code := run(t, "treeline", "witness", "key", "--data-dir", filepath.Join(dir, "data"))
+	if code != 0 {
+		t.Fatalf("treeline witness key: exit code %d", code)
+	}
+	w.vkey, _, _ = strings.Cut(keys, "\n")
 	return w
 }
 
