@@ -51,6 +51,7 @@ func (s *server) call(t testing.TB, method, path, body string, status int, v any
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+s.key)
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	a := read(t, resp, err)
 	if a.status != status {

@@ -42,7 +42,7 @@ func TestTreelineWitnessed(t *testing.T) {
 			}
 			file := write(t, filepath.Join(t.TempDir(), "policy"), policy)
 
-			s := serve(t, dir, "--policy", file)
+			s := serve(t, dir, "--policy", file, "--witness-interval", "50ms")
 			ids := s.append(t, 0, 1, "witnessed")
 			ids = append(ids, s.append(t, 1, 10, "witnessed")...)
 			ids = append(ids, s.append(t, 10, 300, "witnessed")...)

@@ -64,7 +64,7 @@ func listening(t testing.TB, name string, args func(address string) []string) (p
 			if err == nil {
 				resp.Body.Close()
 			}
-			answers = err == nil && !p.hasExited()
+			answers = err == nil && resp.StatusCode < http.StatusInternalServerError && !p.hasExited()
 			return answers || p.hasExited()
 		})
 		if answers {
