@@ -3,21 +3,24 @@
 # make lint       formatting, vet and linters
 # make bench      Go benchmarks; `treeline bench` drives a whole server
 # make bench-postgres  a server on PostgreSQL beside a bare loop, ten million events (TREELINE_BENCH_EVENTS), some ten minutes
+# make bench-witness   add-checkpoint requests a second, our witness beside litewitness and omniwitness
 
 GO      ?= go
 TOOLS   := -modfile=.ci/tools.mod
 FUZZTIME ?= 30s
 
-.PHONY: build test test-long fuzz lint bench bench-postgres
+.PHONY: build test test-long fuzz lint bench bench-postgres bench-witness
 
 build:
 	$(GO) build -o bin/treeline ./cmd/treeline
 
-# On the embedded store under the race detector, and what is about any store on PostgreSQL as well.
+# On the embedded store under the race detector, and what is about any store on PostgreSQL as well. Then beside programs that are
+# not ours, which is a module of its own.
 test:
 	$(GO) vet ./...
 	$(GO) test -race -timeout 15m ./...
 	TREELINE_TEST_STORE=postgres $(GO) test -timeout 15m ./log ./api
+	cd witness/interop && $(GO) vet ./... && $(GO) test -timeout 15m ./...
 
 test-long:
 	TREELINE_TEST_LONG=1 $(GO) test -timeout 80m -count 1 ./...
@@ -34,9 +37,13 @@ fuzz:
 lint:
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "gofmt would change:"; echo "$$out"; exit 1; }
 	$(GO) tool $(TOOLS) golangci-lint run
+	cd witness/interop && $(GO) tool -modfile=../../.ci/tools.mod golangci-lint run
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 bench-postgres:
 	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchPostgres$$' -count 1 -timeout 90m -v | grep --line-buffered -v '^=== '
+
+bench-witness:
+	cd witness/interop && TREELINE_BENCH=1 $(GO) test -run '^TestBenchWitness$$' -count 1 -timeout 30m -v | grep --line-buffered -v '^=== '

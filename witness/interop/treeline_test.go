@@ -3,13 +3,11 @@ package interop
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // server is a running treeline serve, with a public log, on a data directory that outlives it.
@@ -123,6 +121,3 @@ func (s *server) released(t testing.TB) string {
 	}
 	return a.body
 }
-
-var _ = io.EOF
-var _ = time.Now

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"filippo.io/torchwood"
+	formatsproof "github.com/transparency-dev/formats/proof"
 	"github.com/transparency-dev/tessera"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -63,6 +64,33 @@ func TestTreelineWitnessed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While its only witness is down our server appends and signs, and publishes nothing; when the witness is back it takes up again.
+func TestTreelineWithoutItsWitness(t *testing.T) {
+	dir, logs := newServer(t)
+	w := witnesses["litewitness"](t, logs...)
+	g := newGateway(t, w.url)
+	policy := fmt.Sprintf("log %s\nwitness lite %s %s\nquorum lite\n", logs[0].vkey, w.vkey, g.url)
+	s := serve(t, dir, "--policy", write(t, filepath.Join(t.TempDir(), "policy"), policy), "--witness-interval", "50ms")
+	s.append(t, 0, 3, "witnessed")
+	before := s.released(t)
+	acceptsCheckpoint(t, policy, before, 3)
+
+	w.kill()
+	s.append(t, 3, 7, "signed")
+	eventually(t, "our server has asked for a cosignature in vain", func() bool { return g.answers(http.StatusBadGateway) > 0 }, s.process)
+	if sizes := s.sizes(t); sizes.Size != 7 || sizes.Signed != 7 || sizes.Witnessed != 3 || sizes.Released != 3 {
+		t.Errorf("without the witness: %+v", sizes)
+	}
+	if got := s.released(t); got != before {
+		t.Errorf("without the witness our server publishes\n%s\nwant that of before\n%s", got, before)
+	}
+
+	w.restart()
+	g.passTo(w.url)
+	eventually(t, "our server has its cosignature", func() bool { return s.sizes(t).Released == 7 }, s.process)
+	acceptsCheckpoint(t, policy, s.released(t), 7)
 }
 
 // acceptsCheckpoint checks that those who are not ours accept a checkpoint under a policy.
@@ -136,6 +164,10 @@ func acceptsProofs(t *testing.T, policy string, proofs map[int64]string, entries
 		record := tlog.RecordHash(entries[index])
 		if err := torchwood.VerifyProof(p, record, []byte(proof)); err != nil {
 			t.Errorf("torchwood refuses the proof of event %d: %v\n%s", index, err, proof)
+		}
+		var parsed formatsproof.TLogProof
+		if err := parsed.Unmarshal([]byte(proof)); err != nil || string(parsed.Marshal()) != proof {
+			t.Errorf("formats reads the proof of event %d otherwise: %v\n%s", index, err, parsed.Marshal())
 		}
 		if extra, err := torchwood.ProofExtraData([]byte(proof)); err != nil || !strings.Contains(string(extra), fmt.Sprintf(`"e%d"`, index)) {
 			t.Errorf("torchwood finds beside the proof of event %d: %q, %v", index, extra, err)

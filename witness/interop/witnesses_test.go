@@ -81,6 +81,11 @@ func listening(t testing.TB, name string, args func(address string) []string) (p
 // startLitewitness starts a litewitness with a key of its own, which a private ssh-agent holds, and logs as rows of its database.
 func startLitewitness(t testing.TB, logs ...*aLog) *witness {
 	t.Helper()
+	return litewitness(t, ownAgent, logs)
+}
+
+func litewitness(t testing.TB, startAgent func(t testing.TB, socket string, key ed25519.PrivateKey), logs []*aLog) *witness {
+	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +94,13 @@ func startLitewitness(t testing.TB, logs ...*aLog) *witness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket, db := startAgent(t, private), filepath.Join(t.TempDir(), "litewitness.db")
+	sockets, err := os.MkdirTemp("", "agent") // t.TempDir may be longer than the path of a socket can be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	socket, db := filepath.Join(sockets, "s"), filepath.Join(t.TempDir(), "litewitness.db")
+	startAgent(t, socket, private)
 	w := &witness{name: "lite.example/witness"}
 	w.vkey = cosignatureKey(w.name, public)
 	w.restart = func() {
@@ -125,19 +136,13 @@ func execute(t testing.TB, path, statement string, args ...any) {
 	}
 }
 
-// startAgent runs an ssh-agent that holds one key, and returns its socket.
-func startAgent(t testing.TB, key ed25519.PrivateKey) string {
+// ownAgent runs an ssh-agent in the test's own process, which holds one key.
+func ownAgent(t testing.TB, socket string, key ed25519.PrivateKey) {
 	t.Helper()
 	keys := agent.NewKeyring()
 	if err := keys.Add(agent.AddedKey{PrivateKey: key}); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "agent") // t.TempDir may be longer than the path of a socket can be
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket := filepath.Join(dir, "s")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +157,6 @@ func startAgent(t testing.TB, key ed25519.PrivateKey) string {
 			go agent.ServeAgent(keys, conn)
 		}
 	}()
-	return socket
 }
 
 // startOmniwitness starts an omniwitness with a key of its own, and logs by a file. It writes of none but those, though it knows more.
