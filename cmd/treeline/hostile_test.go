@@ -130,12 +130,17 @@ type bystander struct {
 	key  *checkpoint.Cosigner
 }
 
-func (o *operator) bystanders(n int) {
+// bystanders replaces the witnesses by n new ones, which know the operator's logs and others by their keys.
+func (o *operator) bystanders(n int, others ...string) {
 	o.t.Helper()
+	o.witnesses = nil
 	known := filepath.Join(o.t.TempDir(), "logs")
 	var list strings.Builder
 	for _, l := range o.logs {
 		fmt.Fprintf(&list, "log %s\n", l.vkey)
+	}
+	for _, vkey := range others {
+		fmt.Fprintf(&list, "log %s\n", vkey)
 	}
 	list.WriteString("quorum none\n")
 	if err := os.WriteFile(known, []byte(list.String()), 0o600); err != nil {
