@@ -111,11 +111,11 @@ func (l *tesseraLog) integrated(t *testing.T) string {
 }
 
 // A log of Tessera's has its checkpoints cosigned by our witness, and publishes none without: not while the witness is down, and not
-// when it has been set back and grown into another tree.
+// when it has been set back and grown into another tree. That our witness cosigns with ML-DSA-44, too, doesn't disturb it.
 func TestTesseraWitnessedByTreeline(t *testing.T) {
 	l := newLog(t, "tessera.example/log")
 	dir := t.TempDir()
-	w := witnesses["treeline"](t, l)
+	w := treelineWitness(t, []*aLog{l}, "--mldsa")
 	g := newGateway(t, w.url)
 	policy := fmt.Sprintf("log %s\nwitness ours %s %s\nquorum ours\n", l.vkey, w.vkey, g.url)
 	log := &tesseraLog{

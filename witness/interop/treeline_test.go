@@ -64,10 +64,10 @@ func (s *server) call(t testing.TB, method, path, body string, status int, v any
 }
 
 // newServer makes a server's data directory with its logs, and returns them as witnesses have to know them.
-func newServer(t testing.TB) (dir string, logs []*aLog) {
+func newServer(t testing.TB, flags ...string) (dir string, logs []*aLog) {
 	t.Helper()
 	dir = t.TempDir()
-	s := serve(t, dir)
+	s := serve(t, dir, flags...)
 	s.call(t, http.MethodPost, "/v1/logs", `{"name":"`+theLog+`","public":true}`, http.StatusCreated, nil)
 	for _, name := range []string{theLog, "default"} {
 		var head struct {

@@ -188,8 +188,13 @@ func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 	return w
 }
 
-// startTreeline starts our witness, and logs by a list.
+// startTreeline starts our witness, which knows logs by a list.
 func startTreeline(t testing.TB, logs ...*aLog) *witness {
+	t.Helper()
+	return treelineWitness(t, logs)
+}
+
+func treelineWitness(t testing.TB, logs []*aLog, flags ...string) *witness {
 	t.Helper()
 	dir := t.TempDir()
 	w := &witness{name: "treeline.example/witness"}
@@ -200,8 +205,8 @@ func startTreeline(t testing.TB, logs ...*aLog) *witness {
 	file := write(t, filepath.Join(dir, "logs"), list)
 	w.restart = func() {
 		w.process, w.url = listening(t, "treeline", func(address string) []string {
-			return []string{"witness", "--name", w.name, "--data-dir", filepath.Join(dir, "data"), "--logs", file,
-				"--listen", address, "--ops-listen", ""}
+			return append([]string{"witness", "--name", w.name, "--data-dir", filepath.Join(dir, "data"), "--logs", file,
+				"--listen", address, "--ops-listen", ""}, flags...)
 		})
 	}
 	w.restart()
