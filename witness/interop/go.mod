@@ -2,8 +2,6 @@ module github.com/treeline-log/treeline/witness/interop
 
 go 1.26.0
 
-replace github.com/treeline-log/treeline => ../..
-
 tool (
 	filippo.io/torchwood/cmd/litewitness
 	github.com/transparency-dev/tessera/cmd/examples/posix-oneshot
