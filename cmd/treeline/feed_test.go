@@ -166,7 +166,7 @@ const oneEvent = `{"action":"x"}`
 func TestTheServerIsWitnessed(t *testing.T) {
 	witnesses, policy := witnessed(t)
 	for _, w := range witnesses {
-		w.down = true
+		w.set(func() { w.down = true })
 	}
 	dir := t.TempDir()
 	flags := []string{"--policy", policy, "--witness-interval", "50ms", "--checkpoint-interval", "50ms"}
@@ -309,7 +309,7 @@ func TestOurServerHasOurWitness(t *testing.T) {
 func TestFailOpenIsVisible(t *testing.T) {
 	witnesses, policy := witnessed(t)
 	for _, w := range witnesses {
-		w.down = true
+		w.set(func() { w.down = true })
 	}
 	p := serving(t, t.TempDir(), "--policy", policy, "--witness-fail-open", "--checkpoint-interval", "50ms")
 	if !strings.Contains(p.stderr.String(), "FAIL OPEN") {
