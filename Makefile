@@ -4,12 +4,13 @@
 # make bench      Go benchmarks; `treeline bench` drives a whole server
 # make bench-postgres  a server on PostgreSQL beside a bare loop, ten million events (TREELINE_BENCH_EVENTS), some ten minutes
 # make bench-witness   add-checkpoint requests a second, our witness beside litewitness and omniwitness
+# make bench-witnessed   appends beside witnesses in any condition; ten thousand logs in one hub (TREELINE_BENCH_LOGS)
 
 GO      ?= go
 TOOLS   := -modfile=.ci/tools.mod
 FUZZTIME ?= 30s
 
-.PHONY: build test test-long fuzz lint bench bench-postgres bench-witness
+.PHONY: build test test-long fuzz lint bench bench-postgres bench-witness bench-witnessed
 
 build:
 	$(GO) build -o bin/treeline ./cmd/treeline
@@ -47,3 +48,6 @@ bench-postgres:
 
 bench-witness:
 	cd witness/interop && TREELINE_BENCH=1 $(GO) test -run '^TestBenchWitness$$' -count 1 -timeout 30m -v | grep --line-buffered -v '^=== '
+
+bench-witnessed:
+	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchWitnessed$$' -count 1 -timeout 30m -v | grep --line-buffered -v '^=== '
