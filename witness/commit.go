@@ -31,23 +31,34 @@ const (
 	attemptPause = 4 * time.Millisecond
 )
 
+// errPanic is the outcome of a batch until there is one.
+var errPanic = errors.New("it panicked")
+
 // submission is a request whose log and signature are known to be right, waiting for its turn.
 type submission struct {
 	*request
 	signed []note.Signature // by the log's keys, valid
 
-	done     chan struct{} // closed when the two below are set
-	accepted Head          // what the log's head became by it
-	lines    []byte        // the cosignatures, if err is nil
+	turn     chan turn // buffered: what a waiting submission is told, once
+	accepted Head      // what the log's head became by it
+	lines    []byte    // the cosignatures, if err is nil
 	err      error
 }
+
+// turn is what a submission that waits is told.
+type turn bool
+
+const (
+	answered turn = false // its lines and err are set
+	commits  turn = true  // the batch that it is the first of is its own to commit
+)
 
 // cosigned returns the checkpoint with the signatures of the log and the witness.
 func (s *submission) cosigned() []byte { return append(joinNote(s.checkpoint, s.signed), s.lines...) }
 
 // committer checks requests against what was cosigned, and cosigns. It does that for all requests that have arrived while the ones
-// before them were being made durable: one transaction, in the order in which they came, and no timer. Alone a request is a batch of
-// its own and waits for nobody.
+// before them were being made durable: one transaction, in the order in which they came, and no timer. The goroutine of the first
+// of them does it for the others. Alone a request is a batch of its own and waits for nobody.
 type committer struct {
 	state     State
 	cosigners []*checkpoint.Cosigner
@@ -57,19 +68,25 @@ type committer struct {
 
 	mu     sync.Mutex
 	queue  []*submission
+	busy   bool // somebody commits, or has been told to
 	closed bool
-	wake   chan struct{} // buffered: something was queued, or closed was set
-	ended  chan struct{}
+	idle   sync.Cond // on mu: busy has become false
 
 	// testingOnlyStall is called when requests were checked and cosigned and nothing of it is recorded. Tests use it to let another
 	// witness on the same state go first: that is the race by which a witness would go back to an earlier tree.
 	testingOnlyStall func()
 }
 
+func newCommitter(c ServerConfig, m *serverMetrics) *committer {
+	n := &committer{state: c.State, cosigners: c.Cosigners, now: c.Now, logger: c.Logger, metrics: m}
+	n.idle.L = &n.mu
+	return n
+}
+
 // submit queues a submission and waits until it is answered: by then it is durable, or refused. There is no giving up: a request
 // whose client is gone is checked and recorded as any other.
 func (c *committer) submit(s *submission) ([]byte, error) {
-	s.done = make(chan struct{})
+	s.turn = make(chan turn, 1)
 	c.mu.Lock()
 	switch {
 	case c.closed:
@@ -80,48 +97,55 @@ func (c *committer) submit(s *submission) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d requests wait", errUnavailable, maxQueue)
 	}
 	c.queue = append(c.queue, s)
+	wait := c.busy
+	c.busy = true
 	c.mu.Unlock()
-	c.signal()
-	<-s.done
+	if !wait || <-s.turn == commits {
+		c.commitQueue(s)
+	}
 	return s.lines, s.err
 }
 
-func (c *committer) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-// run commits batch after batch until the committer is closed and its queue empty.
-func (c *committer) run() {
-	defer close(c.ended)
-	for {
-		c.gather()
-		batch, closed := c.take()
-		if len(batch) == 0 {
-			if closed {
-				return
-			}
-			<-c.wake
-			continue
-		}
-		start := time.Now()
-		err := c.commit(batch)
+// commitQueue commits a batch of what is queued, whose first is the caller's, passes its office on, and tells the others.
+func (c *committer) commitQueue(own *submission) {
+	c.gather()
+	batch := c.take()
+	start := time.Now()
+	err := errPanic
+	defer func() { // also when net/http is to recover from a panic: others mustn't wait for ever, nor believe what isn't durable
 		if err != nil {
+			for _, s := range batch {
+				s.lines, s.err = nil, fmt.Errorf("%w: %w", errUnavailable, err)
+			}
 			c.logger.Error("a batch was not committed; nothing of it is cosigned", "requests", len(batch), "error", err)
 		}
 		c.metrics.batch(len(batch), time.Since(start), err)
+		c.passOn()
 		for _, s := range batch {
-			close(s.done)
+			if s != own {
+				s.turn <- answered
+			}
 		}
+	}()
+	err = c.commit(batch)
+}
+
+// passOn lets the first of the queue commit, if there is one.
+func (c *committer) passOn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) > 0 {
+		c.queue[0].turn <- commits
+		return
 	}
+	c.busy = false
+	c.idle.Broadcast()
 }
 
 // gather gives way to requests that are being read and verified at this moment, as long as that makes the queue grow. With nothing
 // else to run it returns at once.
 func (c *committer) gather() {
-	for n := c.waiting(); n > 0 && n < maxBatch; {
+	for n := c.waiting(); n < maxBatch; {
 		runtime.Gosched()
 		grown := c.waiting()
 		if grown == n {
@@ -138,7 +162,7 @@ func (c *committer) waiting() int {
 	return len(c.queue)
 }
 
-func (c *committer) take() (batch []*submission, closed bool) {
+func (c *committer) take() (batch []*submission) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := min(len(c.queue), maxBatch)
@@ -146,16 +170,17 @@ func (c *committer) take() (batch []*submission, closed bool) {
 	if c.queue = c.queue[n:]; len(c.queue) == 0 {
 		c.queue = nil
 	}
-	return batch, c.closed
+	return batch
 }
 
 // close refuses new requests and waits until those that are queued are answered.
 func (c *committer) close() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closed = true
-	c.mu.Unlock()
-	c.signal()
-	<-c.ended
+	for c.busy {
+		c.idle.Wait()
+	}
 }
 
 // commit decides on each submission of a batch. If it returns an error none was cosigned, and that is what each of them is told;
@@ -191,10 +216,6 @@ func (c *committer) commit(batch []*submission) error {
 	}
 	if err == nil {
 		c.report(changes.Evidence)
-		return nil
-	}
-	for _, s := range batch {
-		s.lines, s.err = nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
 	return err
 }

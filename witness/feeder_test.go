@@ -120,6 +120,7 @@ func TestASlowWitnessHoldsUpNoQuorum(t *testing.T) {
 				t.Errorf("two seconds after size %d: cosigned by %v, want two", len(f.logs[0].leaves), got)
 			}
 		}
+		time.Sleep(30 * time.Second) // the second failure in a row is told
 		f.problem(t, "W3 couldn't be reached")
 	})
 }

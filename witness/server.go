@@ -93,11 +93,7 @@ func NewServer(ctx context.Context, c ServerConfig) (*Server, error) {
 	if err := s.logs.refresh(ctx); err != nil {
 		return nil, err
 	}
-	s.committer = &committer{
-		state: c.State, cosigners: c.Cosigners, now: c.Now, logger: c.Logger, metrics: s.metrics,
-		wake: make(chan struct{}, 1), ended: make(chan struct{}),
-	}
-	go s.committer.run()
+	s.committer = newCommitter(c, s.metrics)
 	s.background, s.end = context.WithCancel(context.Background())
 	s.ended.Go(func() { s.every(refreshInterval, s.refresh) })
 

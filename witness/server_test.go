@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -438,6 +439,58 @@ func TestNothingIsAnsweredThatIsNotDurable(t *testing.T) {
 	w.mustAdd(t, l, 5, 6)
 	if got := w.metric(t, `treeline_witness_failures_total{attempted="commit"}`); got != 2 {
 		t.Errorf("got %v failures, want 2", got)
+	}
+}
+
+// net/http recovers from a handler's panic. The handler of one request commits those of others, who must be told that they were not
+// cosigned, and the next ones must not wait for it.
+func TestPanicInABatch(t *testing.T) {
+	logs := []*testLog{newLog(t, "example.com/0", 2), newLog(t, "example.com/1", 2), newLog(t, "example.com/2", 2)}
+	w := newWitness(t, options{}, logs...)
+	queued := func(n float64) {
+		t.Helper()
+		for w.metric(t, "treeline_witness_queue_requests") < n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	var calls atomic.Int32
+	w.Stall(func() {
+		switch calls.Add(1) {
+		case 1:
+			queued(2)
+		case 2:
+			panic("of the test")
+		}
+	})
+	var wg sync.WaitGroup
+	var status [3]int // 0: the connection was closed
+	for i, l := range logs {
+		body := l.request(t, 0, 1)
+		wg.Go(func() {
+			resp, err := w.client.Post(w.url+"/add-checkpoint", "", strings.NewReader(body))
+			if err != nil {
+				return
+			}
+			defer resp.Body.Close()
+			status[i] = resp.StatusCode
+		})
+		if i > 0 {
+			queued(float64(i))
+		} else {
+			for w.metric(t, "treeline_witness_queue_requests") > 0 || calls.Load() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	wg.Wait()
+	if status != [3]int{200, 0, 503} {
+		t.Errorf("got statuses %v, want 200, a closed connection, and 503", status)
+	}
+	for i, l := range logs[1:] {
+		if got := w.size(t, l); got != 0 {
+			t.Errorf("log %d is at size %d, want 0", i+1, got)
+		}
+		w.mustAdd(t, l, 0, 2)
 	}
 }
 

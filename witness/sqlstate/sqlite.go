@@ -58,7 +58,7 @@ func OpenSQLiteBeside(ctx context.Context, path string) (*DB, error) {
 
 func openSQLite(ctx context.Context, path string, lock *flock.Flock) (*DB, error) {
 	file := &sqliteFile{lock: lock, known: make(map[string]witness.Head)}
-	db := &DB{dialect: file, hurried: true}
+	db := &DB{dialect: file, embedded: true}
 	if err := file.open(ctx, db, path); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("opening %s: %w", path, file.describe(err))
@@ -140,7 +140,10 @@ func (f *sqliteFile) heads(ctx context.Context, db *DB, origins []string) (map[s
 }
 
 func (f *sqliteFile) move(ctx context.Context, tx *sqlx.Tx, before map[string]witness.Head, moves []witness.Move) (moved int64, err error) {
-	stmt := tx.StmtxContext(ctx, f.stmt)
+	stmt := f.stmt
+	if tx != nil {
+		stmt = tx.StmtxContext(ctx, f.stmt)
+	}
 	for _, m := range moves {
 		old := before[m.Head.Origin]
 		res, err := stmt.ExecContext(ctx, int64(m.Head.Size), m.Head.Root[:], m.Head.At, m.Note, m.Head.Origin, int64(old.Size), old.Root[:], old.At)

@@ -71,9 +71,9 @@ type DB struct {
 	write *sqlx.DB
 	read  *sqlx.DB
 
-	// hurried says that a transaction isn't to be watched for its time: on SQLite that costs a goroutine a statement, and nothing
-	// there can be waited for but the disk.
-	hurried bool
+	// embedded says that the database is a file in this process. A transaction isn't watched for its time there: that would cost a
+	// goroutine a statement, and nothing can be waited for but the disk.
+	embedded bool
 }
 
 var _ witness.State = (*DB)(nil)
@@ -82,7 +82,8 @@ var _ witness.State = (*DB)(nil)
 type dialect interface {
 	// heads returns the present heads of those of the origins that are known.
 	heads(ctx context.Context, db *DB, origins []string) (map[string]witness.Head, error)
-	// move makes the moves whose heads were as given, and returns how many those are.
+	// move makes the moves whose heads were as given, and returns how many those are. Where the database is embedded and there is
+	// one move, tx may be nil: the statement is a transaction then.
 	move(ctx context.Context, tx *sqlx.Tx, before map[string]witness.Head, moves []witness.Move) (int64, error)
 	// lockKeys keeps others from adding keys until the transaction ends.
 	lockKeys(ctx context.Context, tx *sqlx.Tx) error
@@ -188,7 +189,7 @@ func (db *DB) Keys(ctx context.Context, after int64) ([]witness.LogKey, error) {
 
 // Update is witness.State.Update.
 func (db *DB) Update(ctx context.Context, origins []string, decide func(map[string]witness.Head) witness.Changes) error {
-	if db.hurried {
+	if db.embedded {
 		ctx = context.WithoutCancel(ctx)
 	}
 	heads, err := db.heads(ctx, db, origins)
@@ -203,7 +204,7 @@ func (db *DB) Update(ctx context.Context, origins []string, decide func(map[stri
 	if len(changes.Moves) == 0 && len(changes.Evidence) == 0 {
 		return nil
 	}
-	err = db.in(ctx, func(tx *sqlx.Tx) error {
+	record := func(tx *sqlx.Tx) error {
 		for _, e := range changes.Evidence {
 			if err := keep(ctx, tx, e); err != nil {
 				return err
@@ -217,7 +218,12 @@ func (db *DB) Update(ctx context.Context, origins []string, decide func(map[stri
 			return witness.ErrMoved
 		}
 		return nil
-	})
+	}
+	if db.embedded && len(changes.Moves) == 1 && len(changes.Evidence) == 0 { // a log alone, which waits for every statement
+		err = db.describe(record(nil))
+	} else {
+		err = db.in(ctx, record)
+	}
 	db.done(changes.Moves, origins, err)
 	if err != nil {
 		return fmt.Errorf("recording cosignatures: %w", err)
