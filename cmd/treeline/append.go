@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/treeline-log/treeline/log"
 )
 
 // eventFlags are the flags that describe one event, each named as the event's member in its flat spelling.
@@ -74,7 +77,7 @@ as a string; so is a number that JSON would spell differently, like 1.10 or 007.
 	}
 	flags.StringArrayVar(&opt.metadata, "metadata", nil, "member of the metadata as `KEY=VALUE`; may be repeated")
 	flags.StringVar(&opt.log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
-	flags.StringVar(&opt.wait, "wait", "", "wait until the (last) event is `signed`")
+	flags.StringVar(&opt.wait, "wait", "", "wait until the (last) event is in a `STATE`: signed, or with --wait=witnessed until witnesses have cosigned it")
 	flags.Lookup("wait").NoOptDefVal = "signed"
 	flags.IntVar(&opt.batch, "batch", 1000, "events in a batch, 1 to 10000; a batch is never over 16 MiB")
 	flags.IntVar(&opt.concurrency, "concurrency", 1, "batches in flight; with more than one, batches may be stored in another order than the file's")
@@ -89,6 +92,8 @@ as a string; so is a number that JSON would spell differently, like 1.10 or 007.
 			return err
 		}
 		switch {
+		case len(args) == 1 && event != nil && opt.wait != "" && slices.Contains(states, args[0]):
+			return withHint(fmt.Errorf("append: both the file %s and an event are given", args[0]), "to wait for a state write --wait="+args[0])
 		case len(args) == 1 && event != nil:
 			return withHint(errors.New("append: both a file and an event are given"), "give the FILE or the event's flags")
 		case len(args) == 0 && event == nil:
@@ -106,11 +111,14 @@ as a string; so is a number that JSON would spell differently, like 1.10 or 007.
 	return cmd
 }
 
+// states are those of an event, in the order in which it passes through them.
+var states = []string{string(log.StateSequenced), string(log.StateSigned), string(log.StateWitnessed)}
+
 // check returns an error that names the first option out of its range.
 func (o *appendOptions) check() error {
 	switch {
-	case o.wait != "" && o.wait != "signed":
-		return fmt.Errorf("--wait=%s: want signed", o.wait)
+	case o.wait != "" && !slices.Contains(states[1:], o.wait):
+		return fmt.Errorf("--wait=%s: want signed or witnessed", o.wait)
 	case o.batch < 1 || o.batch > maxBatchEvents:
 		return fmt.Errorf("--batch %d: want 1 to %d events", o.batch, maxBatchEvents)
 	case o.concurrency < 1 || o.concurrency > maxConcurrency:
@@ -240,7 +248,7 @@ type placed struct {
 // checkState returns an error when the caller asked to wait for a state that the event has not reached in the time
 // that a server waits.
 func (o *appendOptions) checkState(id, state string) error {
-	if o.wait == "" || state == o.wait {
+	if o.wait == "" || slices.Index(states, state) >= slices.Index(states, o.wait) {
 		return nil
 	}
 	return withHint(fmt.Errorf("event %s is stored for good but was not %s in time", id, o.wait),

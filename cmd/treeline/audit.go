@@ -65,10 +65,10 @@ worst of all logs counts.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.policy, "policy", "", "`FILE` with the logs' keys, the witnesses and the quorum (C2SP tlog-policy)")
-	f.StringArrayVar(&o.vkeys, "vkey", nil, "verifier key of a log, beside those of the policy (repeatable)")
+	f.StringArrayVar(&o.vkeys, "vkey", nil, "`VKEY` of a log, beside those of the policy (repeatable)")
 	f.StringArrayVar(&o.hubs, "hub", nil, "`URL` of a hub to follow (repeatable)")
 	f.StringArrayVar(&o.opaque, "opaque", nil, "`URL` of a log to follow whose entries aren't Treeline's though its origin looks like it (repeatable)")
-	f.StringArrayVar(&o.keys, "key", nil, "bearer key for private logs, sent to their host only; with several hosts `[HOST=]KEY` (repeatable)")
+	f.StringArrayVar(&o.keys, "key", nil, "bearer key for private logs, sent to their host only: `[HOST=|URL=]KEY`, for all logs at a host or for the one at a URL (repeatable)")
 	f.StringVar(&o.state, "state", "treeline-audit", "`DIR` in which to keep what was verified")
 	f.DurationVar(&o.interval, "interval", 0, "go on, with a round at this interval")
 	f.DurationVar(&o.maxLag, "max-lag", monitor.DefaultMaxLag, "how long a log may lack what a witness shows that it has signed")
@@ -161,13 +161,14 @@ func (o auditOptions) targets(urls []string, policy *checkpoint.Policy, pinned [
 	return targets, o.addKeys(targets, hosts)
 }
 
-// addKeys gives each target the key that is for its host. A key alone is for the one host that there is.
+// addKeys gives each target the key that is for its URL, or else for its host. A key alone is for the one host that there is.
 func (o auditOptions) addKeys(targets []monitor.Target, hosts []string) error {
+	byHost := make(map[string]string)
 	for _, text := range o.keys {
-		host, key, named := strings.Cut(text, "=")
+		where, key, named := strings.Cut(text, "=")
 		if !named {
-			host, key = hosts[0], text
-			if slices.ContainsFunc(hosts, func(h string) bool { return h != host }) {
+			where, key = hosts[0], text
+			if slices.ContainsFunc(hosts, func(h string) bool { return h != where }) {
 				return withHint(errors.New("there are several hosts, and a key is for one of them"), "give it as --key HOST=KEY")
 			}
 		}
@@ -175,13 +176,25 @@ func (o auditOptions) addKeys(targets []monitor.Target, hosts []string) error {
 		if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 			return withHint(errors.New("--key holds what no key has"), "give exactly one key, as the server printed it")
 		}
-		if !slices.Contains(hosts, host) {
-			return fmt.Errorf("--key: no log is at the host %.100q", host)
-		}
-		for i := range targets {
-			if hosts[i] == host {
-				targets[i].Key = key
+		if base, _, err := monitor.ParseURL(where); err == nil {
+			i := slices.IndexFunc(targets, func(t monitor.Target) bool { return t.URL == base })
+			if i < 0 {
+				return fmt.Errorf("--key: no log is followed at %.200q", base)
 			}
+			targets[i].Key = key
+			continue
+		}
+		if !slices.Contains(hosts, where) {
+			return fmt.Errorf("--key: no log is at the host %.100q", where)
+		}
+		if byHost[where] != "" {
+			return withHint(fmt.Errorf("there are two keys for the host %s", where), "say which log each is for: --key URL=KEY")
+		}
+		byHost[where] = key
+	}
+	for i := range targets {
+		if targets[i].Key == "" {
+			targets[i].Key = byHost[hosts[i]]
 		}
 	}
 	return nil

@@ -34,10 +34,10 @@ type witnesses struct {
 }
 
 func (o *feedOptions) register(f *pflag.FlagSet) {
-	f.StringVar(&o.policyFile, "policy", "", "file that says which witnesses must have cosigned a checkpoint before it is released (C2SP tlog-policy)")
+	f.StringVar(&o.policyFile, "policy", "", "`FILE` that says which witnesses must have cosigned a checkpoint before it is released (C2SP tlog-policy)")
 	f.BoolVar(&o.failOpen, "witness-fail-open", false, "release what is signed though the witness policy isn't met")
 	f.StringArrayVar(&o.acceptClaims, "accept-witness-claim", nil,
-		"LOG=SIZE: sign the log though witnesses claim that it had up to so many entries, which the store doesn't have (repeatable)")
+		"`LOG=SIZE`: sign the log though witnesses claim that it had up to so many entries, which the store doesn't have (repeatable)")
 	f.DurationVar(&o.witnessInterval, "witness-interval", 5*time.Second, "shortest time between two checkpoints of one log that go to witnesses")
 	f.DurationVar(&o.witnessRefresh, "witness-refresh", time.Hour, "how often witnesses cosign a checkpoint again that hasn't changed")
 }

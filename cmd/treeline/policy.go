@@ -42,7 +42,7 @@ or the quorum isn't met; 4 INVALID: the policy or the checkpoint is malformed, o
 			return policyCheck(args, vkeys, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "verifier key of a log that is trusted besides those of the policy (repeatable)")
+	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "`VKEY` of a log that is trusted besides those of the policy (repeatable)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }

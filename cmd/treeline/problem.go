@@ -104,6 +104,8 @@ func (p *problem) hint() string {
 	switch {
 	case p.Code == "not_signed":
 		return "the event is stored but no checkpoint covers it yet: try again, or look at the server's /readyz"
+	case p.Code == "not_witnessed":
+		return "the event is stored but the hub's witnesses haven't cosigned what covers it yet: try again, or look at the server's /readyz"
 	case p.Code == "frozen", p.Code == "log_stopped":
 		return "" // no other id helps, nor does waiting
 	case p.Status == http.StatusUnauthorized:
@@ -129,5 +131,5 @@ func (p *problem) transient() bool {
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
-	return p.Code == "not_signed"
+	return p.Code == "not_signed" || p.Code == "not_witnessed"
 }

@@ -30,6 +30,9 @@ func newProofCmd() *cobra.Command {
 signed checkpoint that covers it. It waits until there is such a checkpoint, for --retry-for
 at most. The file is checked offline with: treeline verify FILE --vkey VKEY
 
+Of a server with witnesses it has their cosignatures once these cover the event, as they do after treeline append --wait=witnessed.
+Then it is checked with: treeline verify FILE --policy POLICY
+
 With --hub it saves a hub proof as EVENT_ID.hub-proof, and waits until what witnesses have cosigned of the server's hub covers the
 event. It is checked offline with: treeline verify FILE --vkey VKEY --policy HUB_POLICY`,
 		Args: arguments(1, 1, "one EVENT_ID"),

@@ -44,8 +44,8 @@ Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
 			return verify(args[0], vkeys, policy, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "verifier key of the log, NAME+HASH+KEY (repeatable)")
-	cmd.Flags().StringVar(&policy, "policy", "", "file of the policy that says which logs and witnesses are trusted")
+	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "`VKEY` of the log, NAME+HASH+KEY (repeatable)")
+	cmd.Flags().StringVar(&policy, "policy", "", "`FILE` of the policy that says which logs and witnesses are trusted")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
