@@ -35,7 +35,7 @@ func TestAuditKeys(t *testing.T) {
 			}
 			targets, hosts = append(targets, monitor.Target{URL: base}), append(hosts, host)
 		}
-		got := ""
+		var got string
 		if err := (auditOptions{keys: row.keys}).addKeys(targets, hosts); err != nil {
 			got = err.Error()
 		} else {
