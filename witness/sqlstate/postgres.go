@@ -25,6 +25,10 @@ const (
 	connectTimeout   = 10 * time.Second
 	statementTimeout = 20 * time.Second
 	idleTimeout      = 30 * time.Second // of an open transaction: a witness that vanished must not keep its locks
+
+	// How often, and how many times, the lock on the schema is tried: for longer than the half minute for which one that vanished
+	// keeps it.
+	migrationPause, migrationAttempts = 100 * time.Millisecond, 600
 )
 
 const (
@@ -125,7 +129,7 @@ func (db *DB) openPostgres(ctx context.Context) error {
 	if err := is.check(); err != nil {
 		return err
 	}
-	locker, err := lock.NewPostgresTableLocker()
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(migrationPause, migrationAttempts))
 	if err != nil {
 		return err
 	}

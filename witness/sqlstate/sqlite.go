@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/jmoiron/sqlx"
@@ -79,7 +80,7 @@ func (f *sqliteFile) open(ctx context.Context, db *DB, path string) error {
 	if db.write, err = connectSQLite(path, 1, "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)"); err != nil {
 		return err
 	}
-	m, err := migrator(db.write.DB, goose.DialectSQLite3, "sqlite")
+	m, err := migrator(db.write.DB, goose.DialectSQLite3, "sqlite", goose.WithLocker(newMigrationLock(path)))
 	if err != nil {
 		return err
 	}
@@ -95,6 +96,23 @@ func (f *sqliteFile) open(ctx context.Context, db *DB, path string) error {
 	f.stmt, err = db.write.PreparexContext(ctx, updateHead)
 	return err
 }
+
+// migrationLock is a goose lock.Locker: one process at a time looks at the schema of a file, and changes it. Commands may be run
+// while the witness starts for the first time, or before it.
+type migrationLock struct{ file *flock.Flock }
+
+func newMigrationLock(path string) migrationLock {
+	return migrationLock{flock.New(path+".migrating", flock.SetPermissions(0o600))}
+}
+
+func (l migrationLock) Lock(ctx context.Context, _ *sql.DB) error {
+	if _, err := l.file.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+		return fmt.Errorf("locking %s: %w", l.file.Path(), err)
+	}
+	return nil
+}
+
+func (l migrationLock) Unlock(context.Context, *sql.DB) error { return l.file.Unlock() }
 
 func connectSQLite(path string, conns int, pragmas ...string) (*sqlx.DB, error) {
 	q := url.Values{"mode": {"rw"}, "_pragma": append(pragmas, "busy_timeout(10000)"), "_txlock": {"immediate"}}

@@ -376,6 +376,35 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 	}
 }
 
+// Commands may be run as a witness starts for the first time: whoever comes first makes the tables, and the others find them.
+func TestOpenedAtOnce(t *testing.T) {
+	for range 5 {
+		path, url := filepath.Join(t.TempDir(), "witness.db"), pgtest.Database(t)
+		openers := []func() (*sqlstate.DB, error){func() (*sqlstate.DB, error) { return sqlstate.OpenSQLite(t.Context(), path) }}
+		for range 6 {
+			openers = append(openers, func() (*sqlstate.DB, error) { return sqlstate.OpenSQLiteBeside(t.Context(), path) })
+		}
+		for range 3 {
+			openers = append(openers, func() (*sqlstate.DB, error) { return sqlstate.OpenPostgres(t.Context(), url) })
+		}
+		var wg sync.WaitGroup
+		for i, open := range openers {
+			wg.Go(func() {
+				db, err := open()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer db.Close()
+				if _, err := db.AddKeys(t.Context(), []witness.LogKey{key("a", fmt.Sprint("a", i))}, true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
 func TestOneWitnessAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "witness.db")
 	db, err := sqlstate.OpenSQLite(t.Context(), path)
