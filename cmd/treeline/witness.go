@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -154,7 +155,8 @@ func readLogs(files []string) ([]witness.LogKey, error) {
 }
 
 // cosigners returns the witness's keys. At the first start they are made and recorded in the state. From then on the state belongs to
-// them: a witness with other keys is another witness, which must have its own memory.
+// them: a witness with other keys is another witness, which must have its own memory. They belong to the state as well, so which
+// witness it is stands in the data directory, too: a new state under keys that were used is that of a witness that has forgotten.
 func (o witnessOptions) cosigners(ctx context.Context, state *sqlstate.DB) ([]*checkpoint.Cosigner, error) {
 	is, err := state.Identity(ctx)
 	if err != nil {
@@ -171,8 +173,17 @@ func (o witnessOptions) cosigners(ctx context.Context, state *sqlstate.DB) ([]*c
 	if err != nil {
 		return nil, err
 	}
+	used, err := os.ReadFile(o.identityPath())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
 	name, _, recorded := strings.Cut(is, "+")
 	if !recorded {
+		if before, _, ok := strings.Cut(string(used), "+"); ok && (o.name == "" || o.name == before) {
+			return nil, fmt.Errorf("the state is new, and %s says that the witness %s has run here, who would cosign what contradicts its own "+
+				"cosignatures; find its state, and name it with --db; if it is lost, start another witness: one with another --name",
+				o.identityPath(), strings.TrimSpace(string(used)))
+		}
 		if name = o.name; name == "" {
 			name = randomWitnessName()
 		}
@@ -192,8 +203,16 @@ func (o witnessOptions) cosigners(ctx context.Context, state *sqlstate.DB) ([]*c
 		return nil, fmt.Errorf("the state is that of the witness %s, and the seed in %s is that of %s; name the right one with "+
 			"--seed-file", is, o.seedPath(), vkey)
 	}
+	if string(used) != vkey+"\n" {
+		if err := checkpoint.ReplaceFile(o.identityPath(), []byte(vkey+"\n")); err != nil {
+			return nil, err
+		}
+	}
 	return cosigners, nil
 }
+
+// identityPath returns the file that says which witness has run with the data directory, by its first verifier key.
+func (o witnessOptions) identityPath() string { return filepath.Join(o.dataDir, "identity") }
 
 // randomWitnessName returns a name for a witness that wasn't given one, so that no two have the same.
 func randomWitnessName() string {
