@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -23,6 +25,10 @@ const (
 	// maxClockLag is how far a log's newest cosignature may be ahead of the clock. Up to there the next one has its time, since
 	// times don't go back; beyond there something is wrong with the clock.
 	maxClockLag = 10 // seconds
+
+	// failurePatience is for how long after a failure the witness isn't ready. Then it says that it is, and whoever sends requests only to
+	// those that are finds out whether it is so.
+	failurePatience = 30 * time.Second
 
 	// commitPatience is how long a transaction may take.
 	commitPatience = 30 * time.Second
@@ -72,6 +78,8 @@ type committer struct {
 	closed bool
 	idle   sync.Cond // on mu: busy has become false
 
+	failed atomic.Pointer[failedCommit] // the last batch, if it wasn't committed
+
 	// testingOnlyStall is called when requests were checked and cosigned and nothing of it is recorded. Tests use it to let another
 	// witness on the same state go first: that is the race by which a witness would go back to an earlier tree.
 	testingOnlyStall func()
@@ -81,6 +89,31 @@ func newCommitter(c ServerConfig, m *serverMetrics) *committer {
 	n := &committer{state: c.State, cosigners: c.Cosigners, now: c.Now, logger: c.Logger, metrics: m}
 	n.idle.L = &n.mu
 	return n
+}
+
+// failedCommit is how and when a batch was not committed.
+type failedCommit struct {
+	at  time.Time
+	err error
+}
+
+// remember notes how a batch ended, for who asks whether the witness is ready.
+func (c *committer) remember(batch []*submission, err error) {
+	switch {
+	case errors.Is(err, ErrMoved): // other processes were faster
+	case err != nil:
+		c.failed.Store(&failedCommit{time.Now(), err})
+	case slices.ContainsFunc(batch, func(s *submission) bool { return s.err == nil }): // of what is refused nothing was written
+		c.failed.Store(nil)
+	}
+}
+
+// failing returns why nothing can be committed, as far as is known: a moment after a failure it must be tried again to be known.
+func (c *committer) failing() error {
+	if f := c.failed.Load(); f != nil && time.Since(f.at) < failurePatience {
+		return f.err
+	}
+	return nil
 }
 
 // submit queues a submission and waits until it is answered: by then it is durable, or refused. There is no giving up: a request
@@ -119,6 +152,7 @@ func (c *committer) commitQueue(own *submission) {
 			}
 			c.logger.Error("a batch was not committed; nothing of it is cosigned", "requests", len(batch), "error", err)
 		}
+		c.remember(batch, err)
 		c.metrics.batch(len(batch), time.Since(start), err)
 		c.passOn()
 		for _, s := range batch {

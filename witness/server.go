@@ -319,9 +319,13 @@ func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request) {
 
 func getHealth(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-// getReady says whether the state answers.
+// getReady says whether the state answers, and takes what is written.
 func (s *Server) getReady(w http.ResponseWriter, r *http.Request) {
-	if _, err := s.state.Heads(r.Context(), "", 1); err != nil {
+	_, err := s.state.Heads(r.Context(), "", 1)
+	if err == nil {
+		err = s.committer.failing()
+	}
+	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "not ready: %v\n", err)
 		return

@@ -424,9 +424,21 @@ func TestNothingIsAnsweredThatIsNotDurable(t *testing.T) {
 			t.Errorf("got status %d %q, want 503 without a cosignature or a reason", a.status, a.body)
 		}
 	}
+	ready := func(want int) {
+		t.Helper()
+		if a := w.do(t, http.MethodGet, w.ops.URL+"/readyz", ""); a.status != want || want != 200 && !strings.Contains(a.body, "the disk is on fire") {
+			t.Errorf("/readyz: got status %d %q, want %d", a.status, a.body, want)
+		}
+	}
+	ready(200)
 	state.before = true
 	refused()
+	ready(503)
 	state.before = false
+	if a := w.add(t, l.request(t, 0, 5)); a.status != http.StatusConflict {
+		t.Errorf("got status %d %q, want 409", a.status, a.body)
+	}
+	ready(503) // nothing was written since
 	if got := w.size(t, l); got != 2 {
 		t.Errorf("after a failure before the commit: size %d, want 2", got)
 	}
@@ -437,6 +449,7 @@ func TestNothingIsAnsweredThatIsNotDurable(t *testing.T) {
 		t.Errorf("after a failure at the commit: got status %d %q, want 409 with 5", got.status, got.body)
 	}
 	w.mustAdd(t, l, 5, 6)
+	ready(200)
 	if got := w.metric(t, `treeline_witness_failures_total{attempted="commit"}`); got != 2 {
 		t.Errorf("got %v failures, want 2", got)
 	}
