@@ -70,11 +70,15 @@ func newHTTPClient(t http.RoundTripper) *http.Client {
 	}
 }
 
-// checkURL returns an error unless a policy's URL is one that a witness can be asked at.
+// checkURL returns an error unless a policy's URL is one that a witness can be asked at. It has no password, since it is shown in
+// logs and on pages; witnesses have no use for one.
 func checkURL(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-		return fmt.Errorf("%q is not the URL of a witness, such as https://witness.example.com", text)
+	if err != nil { // which may quote a password
+		return errors.New("what the policy has as its URL isn't one; want such as https://witness.example.com")
+	}
+	if u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("%q is not the URL of a witness, such as https://witness.example.com, without user or query", u.Redacted())
 	}
 	return nil
 }

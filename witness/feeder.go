@@ -81,7 +81,7 @@ const (
 	maxInFlight   = 16                     // requests to one witness at a time, of different logs
 	lookInterval  = 100 * time.Millisecond // how often all logs are looked at, unless a request has ended
 	lookPause     = 10 * time.Millisecond  // how long after a look the next one is, at least
-	askPatience   = 5 * time.Second        // how long a log waits to be signed first, for witnesses that don't answer
+	askPatience   = 5 * time.Second        // how long a log waits to be signed first, for a witness that doesn't answer
 	roundPatience = 15 * time.Second       // how long a checkpoint is held on to while it may still get its quorum
 	takeOver      = 10 * time.Second       // how long another server may do nothing before this one feeds its log
 	maxSkew       = 5 * time.Minute        // how far a witness's clock may be ahead
@@ -127,6 +127,7 @@ type endpoint struct {
 	until    time.Time // before then it isn't asked
 	problem  string    // what the last failure was, "" if there was none since
 	since    time.Time
+	late     bool      // it left a log waiting that was to be signed first
 	newest   time.Time // in any cosignature of it
 }
 
@@ -139,16 +140,16 @@ type feed struct {
 	round checkpoint.Checkpoint
 	note  []byte // of the round's checkpoint; nil before the first round
 
-	first   time.Time // when its witnesses were asked first
-	cleared bool      // no witness objects to the log's being signed
+	cleared bool // no witness objects to the log's being signed
 }
 
 // A link is one log at one witness.
 type link struct {
 	*endpoint
 	busy   bool
-	known  bool // size and at were read from the store
-	asked  bool // it has answered, or failed to, at least once
+	known  bool      // size and at were read from the store
+	asked  bool      // it has answered, or failed to, at least once; that it is busy is no answer
+	asking time.Time // when it was asked first; zero: the log's turn hasn't come
 	cosign uint64
 	size   uint64    // that it has confirmed last
 	at     time.Time // the newest time in its cosignatures
@@ -226,6 +227,7 @@ func (f *Feeder) look(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
+	var cleared []*feed
 	for i, first := 0, rand.IntN(max(len(logs), 1)); i < len(logs); i++ {
 		l := logs[(first+i)%len(logs)]
 		d := f.feeds[l]
@@ -236,6 +238,13 @@ func (f *Feeder) look(ctx context.Context) {
 			}
 			f.feeds[l] = d
 		}
+		if d.cleared {
+			cleared = append(cleared, d)
+		} else {
+			f.step(ctx, d, now)
+		}
+	}
+	for _, d := range cleared { // after those that can't be signed yet
 		f.step(ctx, d, now)
 	}
 }
@@ -253,6 +262,9 @@ func (f *Feeder) step(ctx context.Context, d *feed, now time.Time) {
 		if !l.busy && l.inFlight < maxInFlight && !now.Before(l.until) && !now.Before(l.endpoint.until) && f.due(d, l, now) {
 			l.busy = true
 			l.inFlight++
+			if l.asking.IsZero() {
+				l.asking = now
+			}
 			f.requests.Go(func() { f.attempt(ctx, d, l) })
 		}
 	}
@@ -283,13 +295,22 @@ func (f *Feeder) settled(d *feed, now time.Time) bool {
 }
 
 // clear lets a log be signed after a start, if all witnesses were asked and none of them claims that it had signed more. Those that
-// don't answer in time are not waited for.
+// don't answer in time are not waited for. The time is counted from when the log's own request was sent: of thousands of logs most
+// wait for their turn first. They don't where a witness was found not to answer.
 func (f *Feeder) clear(d *feed, now time.Time) {
-	if d.first.IsZero() {
-		d.first = now
+	waits := false
+	for _, l := range d.links {
+		switch {
+		case l.asked || l.endpoint.failures > 0:
+		case l.asking.IsZero():
+			waits = waits || !l.late
+		case now.Sub(l.asking) < askPatience:
+			waits = true
+		default:
+			l.late = l.late || l.busy
+		}
 	}
-	waiting := func(l *link) bool { return !l.asked && l.endpoint.failures == 0 }
-	if slices.ContainsFunc(d.links, waiting) && now.Sub(d.first) < askPatience {
+	if waits {
 		return
 	}
 	claims := d.claims()
@@ -329,7 +350,7 @@ func (f *Feeder) attempt(ctx context.Context, d *feed, l *link) {
 	f.metrics.request(l.name, err, time.Since(start))
 	f.mu.Lock()
 	f.note(d, l, c, err)
-	l.busy, l.asked = false, l.asked || !errors.Is(err, errLeft)
+	l.busy, l.asked = false, l.asked || !errors.Is(err, errLeft) && !errors.As(err, new(*busyError))
 	l.inFlight--
 	f.mu.Unlock()
 	select {

@@ -379,7 +379,7 @@ func TestOneClaimStopsNothing(t *testing.T) {
 
 func TestAClaimThatIsTakenBackIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := feedTo(t, 1, 2, nil, "acme").start()
+		f := feedTo(t, 2, 2, nil, "acme").start()
 		time.Sleep(time.Second)
 		f.witnesses[0].set(func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
 			conflict(w, 1000)
@@ -394,6 +394,17 @@ func TestAClaimThatIsTakenBackIsForgotten(t *testing.T) {
 			t.Errorf("cosigned by %v, want both", got)
 		}
 		f.problem(t, "")
+		// With that of the other one it makes no quorum any more.
+		f.witnesses[1].set(func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+			conflict(w, 1000)
+			return true
+		})
+		f.logs[0].grow(1)
+		time.Sleep(time.Minute)
+		f.problem(t, "1000")
+		if _, shown, outvoted, _ := f.logs[0].state(); shown+outvoted > 0 {
+			t.Error("a claim that was taken back stopped the log")
+		}
 	})
 }
 
@@ -510,6 +521,92 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 	})
 }
 
+// However long it takes until the last of many logs is asked for, none is signed before.
+func TestManyLogsAreAskedForBeforeTheirFirstSignatures(t *testing.T) {
+	for name, deviates := range map[string]func(w http.ResponseWriter, n int64) bool{
+		"it takes its time": func(http.ResponseWriter, int64) bool {
+			time.Sleep(300 * time.Millisecond)
+			return false
+		},
+		"it is busy at first": func(w http.ResponseWriter, n int64) bool {
+			if n <= 400 {
+				w.WriteHeader(http.StatusTooManyRequests)
+			}
+			return n <= 400
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var names []string
+				for i := range 400 {
+					names = append(names, fmt.Sprint("log-", i))
+				}
+				f := feedTo(t, 1, 2, nil, names...)
+				var n atomic.Int64
+				for _, l := range f.logs {
+					l.grow(1)
+					f.witnesses[1].latest[l.origin] = 7
+				}
+				f.witnesses[1].set(func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+					return r.Method == http.MethodPost && deviates(w, n.Add(1))
+				})
+				f.start()
+				for range 60 {
+					time.Sleep(time.Second)
+					for _, l := range f.logs {
+						if asked, _, _, _ := l.state(); asked {
+							t.Fatalf("log %s may be signed, though a witness claims more of it", l.origin)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAClaimAsksForNothingWhereNoQuorumIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := feedTo(t, 1, 1, func(c *FeederConfig) {
+			w := c.Policy.Witnesses[0]
+			var err error
+			if c.Policy, err = checkpoint.ParsePolicy(fmt.Appendf(nil, "witness W1 %s %s\nquorum none\n", w.VKey, w.URL)); err != nil {
+				t.Fatal(err)
+			}
+		}, "acme").start()
+		time.Sleep(time.Second)
+		f.witnesses[0].set(func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+			conflict(w, 1000)
+			return true
+		})
+		f.logs[0].grow(1)
+		time.Sleep(10 * time.Second)
+		if _, shown, outvoted, _ := f.logs[0].state(); shown+outvoted > 0 {
+			t.Error("a claim of one witness stopped a log that needs none")
+		}
+		f.problem(t, "1000")
+	})
+}
+
+// What another server has signed a moment ago is no claim, though this one hasn't heard of it.
+func TestASizeThatAnotherServerHasSignedIsNoClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := feedTo(t, 1, 1, nil, "acme")
+		l := f.logs[0]
+		l.grow(3)
+		l.others, l.recorded = true, 5
+		f.witnesses[0].latest[l.origin] = 5
+		f.start()
+		time.Sleep(20 * time.Second)
+		if asked, shown, outvoted, objection := l.state(); !asked || shown+outvoted > 0 {
+			t.Errorf("held up: %v", objection)
+		}
+		if got := f.attempts("W1", "claim"); got != 0 {
+			t.Errorf("%d claims were counted, want none", got)
+		}
+		f.problem(t, "")
+	})
+}
+
 func TestIdleLogsAreRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := feedTo(t, 1, 1, nil, "acme").start()
@@ -598,7 +695,8 @@ func TestAPolicyThatCannotBeMetIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for url, want := range map[string]string{"": "no URL for witness W", " ftp://w.example": "not the URL", " https://w.example": ""} {
+	for url, want := range map[string]string{"": "no URL for witness W", " ftp://w.example": "not the URL",
+		" https://user:secret@w.example": "not the URL", " https://user:secret@w.example:x": "isn't one", " https://w.example": ""} {
 		policy, err := checkpoint.ParsePolicy([]byte("witness W " + key.VKey() + url + "\nquorum W\n"))
 		if err != nil {
 			t.Fatal(err)
@@ -606,6 +704,9 @@ func TestAPolicyThatCannotBeMetIsRefused(t *testing.T) {
 		_, err = NewFeeder(FeederConfig{Policy: policy, Metrics: prometheus.NewRegistry()})
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("with the URL %q: got %v, want %q", url, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("the error shows the password: %v", err)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type fedLog struct {
 	signed    checkpoint.Checkpoint
 	note      []byte
 	others    bool                            // another server signs it
+	recorded  uint64                          // by another server, if that is more than is signed here
 	cosigned  map[uint64]map[string]time.Time // by size and key
 	confirmed map[string]fedConfirmation      // by key
 	shown     [][]byte                        // what contradicted it
@@ -162,8 +163,9 @@ func (l *fedLog) Cosign(_ context.Context, size uint64, sigs []note.Signature) e
 }
 
 func (l *fedLog) Recorded(context.Context) (uint64, error) {
-	c, _ := l.Signed()
-	return c.Size, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.signed.Size, l.recorded), nil
 }
 
 func (l *fedLog) Examine(_ context.Context, _ string, shown []byte) (bool, error) {
@@ -370,10 +372,12 @@ func (n network) RoundTrip(r *http.Request) (*http.Response, error) {
 	}()
 	select {
 	case <-done:
-		return w.Result(), nil
 	case <-r.Context().Done():
-		return nil, r.Context().Err()
 	}
+	if err := r.Context().Err(); err != nil { // also if the handler has ended for that
+		return nil, err
+	}
+	return w.Result(), nil
 }
 
 // feeding is a feeder at work, with its logs and witnesses.
