@@ -329,6 +329,14 @@ func TestClaimsOfAQuorumStopALogUntilTheyAreAccepted(t *testing.T) {
 		s.open()
 		stopped(c.stopped)
 	}
+	// Another server was told of less, and wrote that down later.
+	less := log.Evidence{Kind: log.EvidenceAccepted, Size: 5, At: time.Now().Add(time.Hour).UnixMicro(), Ours: []byte("x"), Theirs: []byte{}}
+	if err := s.store.AddEvidence(t.Context(), s.log().ID, less); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	s.open()
+	stopped(false)
 	s.log().Asked(nil)
 	s.grown("two")
 	if s.log().Accepted() != 9 || !strings.Contains(s.logs.String(), "claims of witnesses are accepted") {

@@ -65,6 +65,8 @@ type testService struct {
 	policy   *checkpoint.Policy // nil: no witnesses
 	failOpen bool
 	accept   map[string]uint64
+
+	registry *prometheus.Registry // of the service's metrics
 }
 
 // holding keeps those who come from going on.
@@ -114,10 +116,11 @@ func (s *testService) tryOpen() error {
 		s.replica.Reader = store
 		openReplica = s.replica.open
 	}
+	s.registry = prometheus.NewRegistry()
 	service, err := log.Open(context.Background(), log.Config{
 		Replica: openReplica,
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
-		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: prometheus.NewRegistry(),
+		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: s.registry,
 		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub,
 		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },

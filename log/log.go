@@ -457,6 +457,7 @@ func (s source) Record(ctx context.Context, c checkpoint.Checkpoint, note []byte
 	}
 	if err == nil {
 		s.l.recorded = note
+		s.l.service.metrics.signatures.Inc()
 	}
 	return err
 }

@@ -48,7 +48,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 				"scrub, index, hub, read sizes, read replica.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints signed.",
+			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints that this server has signed, those of size 0 of new logs included.",
 		}),
 		scrubbed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_events_scrubbed_total", Help: "Stored events re-read and re-hashed in the background.",

@@ -51,3 +51,46 @@ func TestMetricsAreDocumented(t *testing.T) {
 		}
 	}
 }
+
+// counted returns the value of a counter without labels.
+func (s *testService) counted(name string) int {
+	s.t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return int(f.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	s.t.Fatalf("there is no metric %s", name)
+	return 0
+}
+
+// What another server has signed isn't this one's work.
+func TestSignaturesAreCountedWhereTheyAreMade(t *testing.T) {
+	const signatures = "treeline_checkpoints_signed_total"
+	s := newTestService(t)
+	peer := &testService{t: t, dir: s.dir, url: s.url, seed: testSeed}
+	want := 2 // of size 0 and 1
+	release := func() {}
+	if onPostgres {
+		peer.open()
+		release = peer.holdPublisher()
+	}
+	s.append("one")
+	s.signed()
+	release()
+	if got := s.counted(signatures); got != want {
+		t.Errorf("signed: got %d, want %d", got, want)
+	}
+	if !onPostgres {
+		return // one server only
+	}
+	peer.until("the other server's checkpoint is taken up", func() bool { return peer.log().Sizes().Signed == 1 })
+	time.Sleep(50 * time.Millisecond) // some rounds
+	if got := peer.counted(signatures); got != 0 {
+		t.Errorf("signed by a server that only took up what the other one did: got %d, want 0", got)
+	}
+}

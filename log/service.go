@@ -573,8 +573,7 @@ func (s *Service) publishGrown(ctx context.Context) {
 func (l *Log) publish(ctx context.Context, doubt bool) error {
 	l.signing.Lock()
 	defer l.signing.Unlock()
-	before, note := l.Signed()
-	if note == nil { // it couldn't be resumed at start, or its birth was interrupted
+	if _, note := l.Signed(); note == nil { // it couldn't be resumed at start, or its birth was interrupted
 		return l.resume(ctx)
 	}
 	if doubt {
@@ -595,9 +594,6 @@ func (l *Log) publish(ctx context.Context, doubt bool) error {
 		return err
 	}
 	l.progress.unsigned(nil, time.Time{})
-	if c, _ := l.Signed(); c.Size > before.Size {
-		l.service.metrics.signatures.Inc()
-	}
 	return nil
 }
 

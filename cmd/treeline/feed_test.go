@@ -311,7 +311,8 @@ func TestFailOpenIsVisible(t *testing.T) {
 	for _, w := range witnesses {
 		w.set(func() { w.down = true })
 	}
-	p := serving(t, t.TempDir(), "--policy", policy, "--witness-fail-open", "--checkpoint-interval", "50ms")
+	dir := t.TempDir()
+	p := serving(t, dir, "--policy", policy, "--witness-fail-open", "--checkpoint-interval", "50ms")
 	if !strings.Contains(p.stderr.String(), "FAIL OPEN") {
 		t.Error("the log doesn't say so")
 	}
@@ -319,6 +320,14 @@ func TestFailOpenIsVisible(t *testing.T) {
 	head := p.awaitHead(t, "signed", func(h witnessedHead) bool { return h.Sizes["signed"] == 1 })
 	if head.Release != "fail-open" || head.Sizes["released"] != 1 || head.Sizes["witnessed"] != 0 || len(head.Witnesses) != 0 {
 		t.Errorf("checkpoint: got %+v, want it released and not witnessed", head)
+	}
+	code, out, err := treeline("log", "list", "--server", p.url, "--key-file", filepath.Join(dir, "admin.key"))
+	header, line, _ := strings.Cut(out, "\n")
+	if want := "SIZE SIGNED WITNESSED RELEASED"; code != exitOK || !strings.Contains(strings.Join(strings.Fields(header), " "), want) {
+		t.Errorf("log list: got %d, %s, %v, want the columns %s", code, out, err, want)
+	}
+	if sizes := strings.Join(strings.Fields(line)[2:6], " "); sizes != "1 1 0 1" {
+		t.Errorf("log list: got sizes %s, want 1 1 0 1", sizes)
 	}
 }
 

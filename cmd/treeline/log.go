@@ -22,9 +22,10 @@ type logInfo struct {
 	Frozen    bool     `json:"frozen"`
 	CreatedAt string   `json:"created_at"`
 	Sizes     struct {
-		Size     uint64 `json:"size"`
-		Signed   uint64 `json:"signed"`
-		Released uint64 `json:"released"`
+		Size      uint64 `json:"size"`
+		Signed    uint64 `json:"signed"`
+		Witnessed uint64 `json:"witnessed"`
+		Released  uint64 `json:"released"`
 	} `json:"sizes"`
 }
 
@@ -71,7 +72,7 @@ treeline verify as --vkey. A log's name is never used again, not even when the l
 }
 
 func newLogListCmd() *cobra.Command {
-	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tRELEASED\tPUBLIC\tCREATED\tSTATE",
+	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tWITNESSED\tRELEASED\tPUBLIC\tCREATED\tSTATE",
 		func(item json.RawMessage) ([]string, error) {
 			var l logInfo
 			err := decodeAnswer(item, &l)
@@ -84,7 +85,7 @@ func newLogListCmd() *cobra.Command {
 			}
 			number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 			return []string{
-				l.Name, l.Origin, number(l.Sizes.Size), number(l.Sizes.Signed), number(l.Sizes.Released),
+				l.Name, l.Origin, number(l.Sizes.Size), number(l.Sizes.Signed), number(l.Sizes.Witnessed), number(l.Sizes.Released),
 				map[bool]string{true: "yes", false: "no"}[l.Public], l.CreatedAt, state,
 			}, err
 		})
