@@ -30,6 +30,9 @@ const (
 	// those that are finds out whether it is so.
 	failurePatience = 30 * time.Second
 
+	// clockWarning is how often the operator is told.
+	clockWarning = time.Minute
+
 	// commitPatience is how long a transaction may take.
 	commitPatience = 30 * time.Second
 
@@ -71,6 +74,8 @@ type committer struct {
 	now       func() time.Time
 	logger    *slog.Logger
 	metrics   *serverMetrics
+
+	warned time.Time // when the operator was told last that the clock is behind; of run's goroutine
 
 	mu     sync.Mutex
 	queue  []*submission
@@ -264,6 +269,18 @@ func (c *committer) report(evidence []Evidence) {
 	}
 }
 
+// behind returns the error for a request that isn't cosigned since the clock is behind the log's newest cosignature, and tells the
+// operator, whom no request will: once a minute, as that may be so for each of them.
+func (c *committer) behind(seconds int64) error {
+	c.metrics.failures.WithLabelValues("clock").Inc()
+	if now := time.Now(); now.Sub(c.warned) >= clockWarning {
+		c.warned = now
+		c.logger.Warn("the clock is behind the newest cosignature of a log, which isn't cosigned until it has caught up; set the clock right, "+
+			"or find out which one was ahead when that was made", "seconds", seconds)
+	}
+	return fmt.Errorf("%w: the clock is %d seconds behind the log's newest cosignature", errUnavailable, seconds)
+}
+
 // decide checks the submissions in turn, each against the head that the ones before it leave behind, cosigns those that pass, and
 // returns what has to be recorded before any of them may be told. If it can't sign it returns no changes and the error.
 func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes, error) {
@@ -286,7 +303,7 @@ func (c *committer) decide(batch []*submission, heads map[string]Head) (Changes,
 			contradicted = append(contradicted, last[head.Origin])
 		}
 		if s.err == nil && head.At-now > maxClockLag {
-			s.err = fmt.Errorf("%w: the clock is %d seconds behind the log's newest cosignature", errUnavailable, head.At-now)
+			s.err = c.behind(head.At - now)
 		}
 		if s.err != nil {
 			continue

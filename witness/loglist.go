@@ -30,6 +30,9 @@ const (
 
 	maxContact = 1 << 10 // bytes
 	maxOrigin  = 255     // bytes; ML-DSA-44 cosignatures can't name a log with a longer one
+
+	// maxListKeys is how many keys a list may have of one log.
+	maxListKeys = 16
 )
 
 // A ListError is a fault of a list of logs.
@@ -45,12 +48,12 @@ func (e *ListError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e
 //
 // After the line "logs/v0" each log has the lines vkey, origin (which may be left out: then it is the key's name), qpd and contact,
 // in this order. Empty lines and those that begin with # are ignored, as is white space around a line. A log may be there with
-// several keys, in blocks of their own; with one key it may be there once.
+// several keys, in blocks of their own; with one key it may be there once, and there are 16 at most.
 //
 // The format's text permits keys of plain Ed25519 only; this parser takes every kind that [checkpoint.NewVerifier] knows, since
 // logs begin to have others. One fault makes the whole list invalid.
 func ParseLogList(data []byte) ([]LogKey, error) {
-	p := listParser{seen: make(map[[2]string]int)}
+	p := listParser{seen: make(map[[2]string]int), count: make(map[string]int)}
 	if err := p.parse(data); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,7 @@ func (s stage) String() string { return [...]string{"vkey", "origin or qpd", "qp
 type listParser struct {
 	keys   []LogKey
 	seen   map[[2]string]int // origin and key → the line of the key
+	count  map[string]int    // origin → how many keys it has
 	header bool
 	stage  stage
 	now    LogKey // the block that is being read
@@ -154,6 +158,9 @@ func (p *listParser) end() error {
 	id := [2]string{p.now.Origin, p.now.VKey}
 	if line := p.seen[id]; line != 0 {
 		return p.fault("the same key of the same log as in line %d", line)
+	}
+	if p.count[p.now.Origin]++; p.count[p.now.Origin] > maxListKeys {
+		return p.fault("more than %d keys of one log", maxListKeys)
 	}
 	p.seen[id] = p.vkeyAt
 	p.keys = append(p.keys, p.now)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/treeline-log/treeline/checkpoint"
 )
 
 const (
@@ -37,6 +39,14 @@ func TestParseLogList(t *testing.T) {
 
 func TestFaultsOfALogList(t *testing.T) {
 	block := "vkey " + vkeyA + "\nqpd 10\ncontact me\n"
+	many := "logs/v0\n"
+	for n := range maxListKeys + 1 {
+		_, vkey, err := checkpoint.Seed{byte(n)}.Ed25519("logs.example/logs/x", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many += "vkey " + vkey + "\nqpd 10\ncontact me\n"
+	}
 	for _, row := range []struct {
 		list string
 		line int
@@ -72,6 +82,7 @@ func TestFaultsOfALogList(t *testing.T) {
 		{"logs/v0\nvkey " + vkeyA + "\nqpd 1\ncontact \x1b[31m\n", 4, "text"},
 		{"logs/v0\n# \xff\n", 2, "text"},
 		{"logs/v0\n" + block + block, 7, "line 2"},
+		{many, 1 + 3*(maxListKeys+1), "more than 16 keys"},
 	} {
 		got, err := ParseLogList([]byte(row.list))
 		var fault *ListError

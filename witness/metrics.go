@@ -31,14 +31,15 @@ func newServerMetrics(s *Server, reg prometheus.Registerer) *serverMetrics {
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14),
 		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "treeline_witness_failures_total", Help: "Failures, by what was attempted: commit, refresh (of the logs known), list (a list polled).",
+			Name: "treeline_witness_failures_total", Help: "Failures, by what was attempted: commit, clock (requests refused as the clock is behind a log's newest cosignature), " +
+				"refresh (of the logs known), list (a list polled: not to be had, invalid, or with more logs than are taken).",
 		}, []string{"attempted"}),
 		evidence: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_witness_contradictions_total",
 			Help: "Requests that a log's key has signed and that contradict what was cosigned. Alarm if fork grows: treeline witness evidence.",
 		}, []string{"conflict"}),
 	}
-	for _, attempted := range []string{"commit", "refresh", "list"} {
+	for _, attempted := range []string{"commit", "clock", "refresh", "list"} {
 		m.failures.WithLabelValues(attempted)
 	}
 	for _, c := range []Conflict{ConflictFork, ConflictEmpty, ConflictInconsistent} {

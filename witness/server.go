@@ -22,6 +22,9 @@ import (
 	"github.com/treeline-log/treeline/checkpoint"
 )
 
+// DefaultMaxListed is what lists can add logs up to: more than twice as many as the largest list of the witness network is for.
+const DefaultMaxListed = 100_000
+
 // maxAdd is about how many keys of a list are added by one transaction.
 const maxAdd = 500
 
@@ -57,7 +60,10 @@ type ServerConfig struct {
 	// Rate bounds the add-checkpoint requests a second, over all logs; 0: no bound. Each log has its own bound beside it, the
 	// requests a day of its key.
 	Rate float64
-	Now  func() time.Time // nil: time.Now
+	// MaxListed is how many logs the witness may know before lists can't add any more: whoever keeps a list must not fill its memory
+	// and its disk. 0: DefaultMaxListed.
+	MaxListed int
+	Now       func() time.Time // nil: time.Now
 }
 
 // Server is a witness. Its zero value is not usable; NewServer makes one.
@@ -67,6 +73,7 @@ type Server struct {
 	committer *committer
 	cosigners []*checkpoint.Cosigner
 	limit     *limiter
+	maxListed int
 	logger    *slog.Logger
 	metrics   *serverMetrics
 	now       func() time.Time
@@ -85,6 +92,9 @@ func NewServer(ctx context.Context, c ServerConfig) (*Server, error) {
 	s := &Server{
 		state: c.State, logs: newRegistry(c.State, c.Now), cosigners: c.Cosigners, logger: c.Logger, now: c.Now,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
+	}
+	if s.maxListed = c.MaxListed; s.maxListed == 0 {
+		s.maxListed = DefaultMaxListed
 	}
 	s.metrics = newServerMetrics(s, c.Registry)
 	if c.Rate > 0 {
@@ -153,7 +163,7 @@ func (s *Server) every(interval time.Duration, fn func()) {
 
 // PollLists takes up the logs of the lists at the given URLs, now and then once an interval, until the server is closed. A list
 // makes logs known and does nothing else: it adds no key to a log that is known, changes nothing and removes nothing. A list that
-// can't be had, or is invalid, changes nothing.
+// can't be had, or is invalid, changes nothing. Of one with more logs than may still be added the first are, in the order of origins.
 func (s *Server) PollLists(urls []string, interval time.Duration) {
 	if len(urls) == 0 {
 		return
@@ -180,6 +190,7 @@ func (s *Server) pollList(ctx context.Context, url string) error {
 	// Of what is known already nothing is written: a transaction keeps cosignatures waiting.
 	keys = slices.DeleteFunc(keys, func(k LogKey) bool { return s.logs.log(k.Origin) != nil })
 	slices.SortStableFunc(keys, func(a, b LogKey) int { return strings.Compare(a.Origin, b.Origin) })
+	keys, left := firstLogs(keys, s.maxListed-s.logs.len())
 	total := 0
 	for len(keys) > 0 {
 		n := min(len(keys), maxAdd)
@@ -192,11 +203,31 @@ func (s *Server) pollList(ctx context.Context, url string) error {
 		}
 		total, keys = total+added, keys[n:]
 	}
-	if total == 0 {
-		return nil
+	if total > 0 {
+		s.logger.Info("logs were added from a list", "list", url, "keys", total)
+		if err := s.logs.refresh(ctx); err != nil {
+			return err
+		}
 	}
-	s.logger.Info("logs were added from a list", "list", url, "keys", total)
-	return s.logs.refresh(ctx)
+	if left > 0 {
+		return fmt.Errorf("list %s: %d of its logs were not added, since lists add none to a witness that knows %d: see that the list is "+
+			"what it should be, then allow for more (--list-max-logs), or add those that you want by hand", url, left, s.maxListed)
+	}
+	return nil
+}
+
+// firstLogs returns the keys, which are in the order of origins, of the first logs up to a limit, and how many more there are.
+func firstLogs(keys []LogKey, limit int) (first []LogKey, left int) {
+	end := len(keys)
+	for i, n := 0, 0; i < len(keys); i++ {
+		if i > 0 && keys[i].Origin == keys[i-1].Origin {
+			continue
+		}
+		if n++; n > limit {
+			end, left = min(end, i), left+1
+		}
+	}
+	return keys[:end], left
 }
 
 // addCheckpoint answers POST /add-checkpoint.

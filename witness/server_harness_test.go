@@ -174,6 +174,7 @@ func (c *clock) Now() time.Time { return c.now }
 type options struct {
 	state witness.State // nil: a new one in SQLite
 	rate  float64
+	most  int // logs that lists add
 	mldsa bool
 	seed  byte
 }
@@ -219,7 +220,7 @@ func newWitness(tb testing.TB, o options, logs ...*testLog) *testWitness {
 	}
 	w.Server, err = witness.NewServer(context.Background(), witness.ServerConfig{
 		State: o.state, Cosigners: cosigners, Logger: slog.New(slog.NewTextHandler(w.logs, nil)), Registry: prometheus.NewRegistry(),
-		Rate: o.rate, Now: w.clock.Now,
+		Rate: o.rate, MaxListed: o.most, Now: w.clock.Now,
 	})
 	if err != nil {
 		tb.Fatal(err)

@@ -371,7 +371,7 @@ func TestTimesDoNotGoBack(t *testing.T) {
 		want   time.Duration
 	}{
 		{900 * time.Millisecond, 200, 0}, {2 * time.Second, 200, 2 * time.Second}, {time.Second, 200, 2 * time.Second},
-		{-8 * time.Second, 200, 2 * time.Second}, {-9 * time.Second, 503, 0}, {3 * time.Second, 200, 3 * time.Second},
+		{-8 * time.Second, 200, 2 * time.Second}, {-9 * time.Second, 503, 0}, {-9 * time.Second, 503, 0}, {3 * time.Second, 200, 3 * time.Second},
 	} {
 		w.clock.now = start.Add(row.after)
 		sent := l.request(t, min(uint64(i), 1), 1)
@@ -385,6 +385,13 @@ func TestTimesDoNotGoBack(t *testing.T) {
 		if at := times(t, l.note(t, l.text(1))+got.body, w.verifiers); at[0] != start.Add(row.want).Unix() {
 			t.Errorf("%v after the start: cosigned %d s after it, want %v", row.after, at[0]-start.Unix(), row.want)
 		}
+	}
+	if got := w.metric(t, `treeline_witness_failures_total{attempted="clock"}`); got != 2 {
+		t.Errorf("requests counted that the clock made fail: got %v, want 2", got)
+	}
+	w.Close()
+	if got := strings.Count(w.logs.String(), "the clock is behind"); got != 1 {
+		t.Errorf("the operator was told %d times within a minute, want once: %s", got, w.logs)
 	}
 }
 
@@ -862,5 +869,43 @@ func TestListsAddLogsAndNothingElse(t *testing.T) {
 	keys, err := w.state.Keys(t.Context(), 0)
 	if err != nil || len(keys) != 3 {
 		t.Errorf("got keys %+v, %v, want 3", keys, err)
+	}
+}
+
+// Whoever keeps a list can't make the witness know more logs than its operator allows.
+func TestListsAddLogsUpToALimit(t *testing.T) {
+	first, second, third := newLog(t, "example.com/1", 5), newLog(t, "example.com/2", 5), newLog(t, "example.com/3", 5)
+	first.addKey(t, first.origin)
+	list := "logs/v0\n"
+	for _, l := range []*testLog{third, second, first} {
+		for _, vkey := range l.vkeys {
+			list += "vkey " + vkey + "\nqpd 10\ncontact me\n"
+		}
+	}
+	lists := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, list) }))
+	defer lists.Close()
+	w := newWitness(t, options{most: 3}, newLog(t, "example.com/known", 5))
+	w.PollLists([]string{lists.URL}, 10*time.Millisecond)
+	failed := func() float64 { return w.metric(t, `treeline_witness_failures_total{attempted="list"}`) }
+	for deadline := time.Now().Add(30 * time.Second); failed() < 2; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing tells that a list has more logs than are taken")
+		}
+	}
+	w.mustAdd(t, first, 0, 5)
+	w.mustAdd(t, second, 0, 5)
+	if a := w.add(t, third.request(t, 0, 5)); a.status != 404 {
+		t.Errorf("a log beyond the limit: got status %d, want 404", a.status)
+	}
+	if got := w.metric(t, "treeline_witness_logs"); got != 3 {
+		t.Errorf("logs known: got %v, want 3", got)
+	}
+	w.Close()
+	if got := w.logs.String(); !strings.Contains(got, "1 of its logs were not added") || !strings.Contains(got, "--list-max-logs") {
+		t.Errorf("the operator isn't told what to do: %s", got)
+	}
+	// By hand there is no limit.
+	if added, err := w.state.AddKeys(t.Context(), third.keys(), true); err != nil || added != 1 {
+		t.Errorf("added by hand: got %d, %v, want 1", added, err)
 	}
 }

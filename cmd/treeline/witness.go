@@ -31,6 +31,7 @@ type witnessOptions struct {
 	opsListen    string
 	logs         []string
 	lists        []string
+	listMaxLogs  int
 	listInterval time.Duration
 	rate         float64
 	logFormat    string
@@ -61,6 +62,7 @@ Logs are made known by "treeline witness add-log", which also works while it run
 	f.StringVar(&o.opsListen, "ops-listen", "127.0.0.1:8091", "address for metrics and health; empty for none")
 	f.StringArrayVar(&o.logs, "logs", nil, "`FILE` of logs to make known, a list (logs/v0) or the log lines of a policy; may be repeated")
 	f.StringArrayVar(&o.lists, "list", nil, "`URL` of a list of logs (logs/v0) to poll for new ones; may be repeated")
+	f.IntVar(&o.listMaxLogs, "list-max-logs", witness.DefaultMaxListed, "how many logs the witness may know before lists add no more")
 	f.DurationVar(&o.listInterval, "list-interval", time.Hour, "how often lists are polled")
 	f.Float64Var(&o.rate, "rate-limit", 0, "add-checkpoint requests a second that are answered, over all logs; 0 for any number")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -73,6 +75,9 @@ Logs are made known by "treeline witness add-log", which also works while it run
 func (o witnessOptions) check() error {
 	if o.listInterval < time.Second || o.listInterval > 24*time.Hour {
 		return fmt.Errorf("--list-interval %v: from 1s to 24h", o.listInterval)
+	}
+	if o.listMaxLogs < 1 || o.listMaxLogs > 10_000_000 {
+		return fmt.Errorf("--list-max-logs %d: from 1 to 10000000", o.listMaxLogs)
 	}
 	if !(o.rate >= 0 && o.rate <= 1e6) {
 		return fmt.Errorf("--rate-limit %v: from 0 to 1000000", o.rate)
@@ -124,7 +129,7 @@ func runWitness(ctx context.Context, o witnessOptions, stdout, stderr io.Writer)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := witness.NewServer(ctx, witness.ServerConfig{
-		State: state, Cosigners: cosigners, Logger: logger, Registry: registry, Rate: o.rate,
+		State: state, Cosigners: cosigners, Logger: logger, Registry: registry, Rate: o.rate, MaxListed: o.listMaxLogs,
 	})
 	if err != nil {
 		return err
