@@ -32,8 +32,8 @@ func parseHubEntry(index uint64, entry []byte) (id merkle.Hash, e hubEntry, err 
 		return id, e, fmt.Errorf("entry %d: got version 0x%02x, want 0x%02x", index, entry[0], hubVersion)
 	}
 	size := binary.BigEndian.Uint64(entry[1+merkle.HashSize:])
-	if size > merkle.MaxSize {
-		return id, e, fmt.Errorf("entry %d: size %d of a log, want <= %d", index, size, uint64(merkle.MaxSize))
+	if size == 0 || size > merkle.MaxSize {
+		return id, e, fmt.Errorf("entry %d: size %d of a log, want 1 to %d", index, size, uint64(merkle.MaxSize))
 	}
 	return merkle.Hash(entry[1:]), hubEntry{index, size, merkle.Hash(entry[1+merkle.HashSize+8:])}, nil
 }

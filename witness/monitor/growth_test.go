@@ -132,6 +132,10 @@ func TestAHubMustShowThatLogsGrew(t *testing.T) {
 			hub.log.proves(3, string(growthProof{previous: 2, hashes: make([]merkle.Hash, 7)}.encode()))
 		}, Diverged, KindDiverged},
 		{"an entry of a log", func(hub *fakeHub) { hub.add(log.entries[0]) }, Invalid, KindChain},
+		{"an entry of an empty log", func(hub *fakeHub) {
+			hub.log.proves(len(hub.entries), "first\n")
+			hub.add(hubEntry{root: merkle.EmptyRoot()}.encode(merkle.Hash{1}))
+		}, Invalid, KindChain},
 		{"an entry that is cut off", func(hub *fakeHub) { hub.add(hub.entries[0][:72]) }, Invalid, KindChain},
 	} {
 		for _, first := range []bool{false, true} {

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,40 +49,51 @@ func newMetrics(reg prometheus.Registerer, logs []*followed) *metrics {
 	return m
 }
 
-// observe takes up what a round found out about a log.
-func (m *metrics) observe(r *LogReport, f *follower) {
-	m.size.WithLabelValues(r.Origin).Set(float64(r.Size))
-	m.entries.WithLabelValues(r.Origin).Add(float64(r.Read))
-	m.verdict.WithLabelValues(r.Origin).Set(float64(r.Verdict))
-	if r.Verdict == Verified {
-		m.verified.WithLabelValues(r.Origin).Set(float64(time.Now().Unix()))
-	}
-	for _, p := range r.Problems {
-		m.failures.WithLabelValues(r.Origin, p.Kind).Inc()
-	}
-	for _, w := range r.Witnesses {
-		for _, result := range witnessResults {
-			c := m.comparisons.WithLabelValues(r.Origin, w.Witness, result)
-			if w.Result == result {
-				c.Inc()
+// observe takes up what a round found out about a log, at each of its URLs. Where these differ a gauge has the worst.
+func (m *metrics) observe(reports []*LogReport, f *follower) {
+	verdict, quorum := Verified, math.Inf(1)
+	served, fetched := uint64(math.MaxUint64), false
+	for _, r := range reports {
+		m.entries.WithLabelValues(f.origin).Add(float64(r.Read))
+		for _, p := range r.Problems {
+			m.failures.WithLabelValues(f.origin, p.Kind).Inc()
+		}
+		for _, w := range r.Witnesses {
+			for _, result := range witnessResults {
+				c := m.comparisons.WithLabelValues(f.origin, w.Witness, result)
+				if w.Result == result {
+					c.Inc()
+				}
 			}
+			m.witnessSize.WithLabelValues(f.origin, w.Witness).Set(float64(w.Size))
 		}
-		m.witnessSize.WithLabelValues(r.Origin, w.Witness).Set(float64(w.Size))
-	}
-	if r.Quorum != nil {
-		met := 0.0
-		if *r.Quorum {
-			met = 1
+		verdict = max(verdict, r.Verdict)
+		if r.Quorum != nil {
+			met := 0.0
+			if *r.Quorum {
+				met = 1
+			}
+			quorum = min(quorum, met)
 		}
-		m.quorum.WithLabelValues(r.Origin).Set(met)
+		if r.fetched {
+			served, fetched = min(served, r.Served), true
+		}
 	}
-	if !r.fetched {
+	m.verdict.WithLabelValues(f.origin).Set(float64(verdict))
+	if verdict == Verified {
+		m.verified.WithLabelValues(f.origin).Set(float64(time.Now().Unix()))
+	}
+	if !math.IsInf(quorum, 1) {
+		m.quorum.WithLabelValues(f.origin).Set(quorum)
+	}
+	m.size.WithLabelValues(f.origin).Set(float64(f.state.cp.Size))
+	if !fetched {
 		return
 	}
-	largest := r.Size
+	largest := f.state.cp.Size
 	for _, a := range f.state.ahead {
 		largest = max(largest, a.cp.Size)
 	}
-	m.served.WithLabelValues(r.Origin).Set(float64(r.Served))
-	m.behind.WithLabelValues(r.Origin).Set(float64(largest - min(largest, r.Served)))
+	m.served.WithLabelValues(f.origin).Set(float64(served))
+	m.behind.WithLabelValues(f.origin).Set(float64(largest - min(largest, served)))
 }

@@ -149,10 +149,9 @@ func (m *Monitor) Round(ctx context.Context) *Report {
 			}
 			g.Go(func() error {
 				for _, s := range l.servers {
-					r := l.check(ctx, s)
-					m.metrics.observe(r, &l.follower)
-					found[i] = append(found[i], r)
+					found[i] = append(found[i], l.check(ctx, s))
 				}
+				m.metrics.observe(found[i], &l.follower)
 				return nil
 			})
 		}

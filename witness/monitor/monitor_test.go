@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -173,6 +174,43 @@ func TestSplitViewIsNoticedByComparingNotes(t *testing.T) {
 	first.c.Targets = append(first.c.Targets, second.c.Targets...)
 	first.finds(Diverged, KindDiverged)
 	first.convicts()
+}
+
+// What is wrong at one of a log's URLs isn't hidden by another one where all is well.
+func TestMetricsShowTheWorstOfALogsURLs(t *testing.T) {
+	h := newHistory(t, testOrigin).grow(50, "a")
+	w := newFakeWitness(t, "w.example")
+	good, stale := newFakeLog(t), newFakeLog(t)
+	good.serve(h, 50, h.note(50, w.Cosigner)...)
+	stale.serve(h, 40) // and no witness has cosigned it
+	for _, urls := range [][]string{{good.url(), stale.url()}, {stale.url(), good.url()}} {
+		registry := prometheus.NewRegistry()
+		a := auditor(t, policy(t, true, w), urls...)
+		a.c.Metrics = registry
+		if got := a.look().Verdict; got != Unverified {
+			t.Fatalf("got %v, want %v", got, Unverified)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]float64)
+		for _, f := range families {
+			if g := f.GetMetric()[0].GetGauge(); g != nil {
+				got[strings.TrimPrefix(f.GetName(), "treeline_audit_")] = g.GetValue()
+			}
+		}
+		for name, want := range map[string]float64{
+			"verdict": 3, "quorum_met": 0, "served_size": 40, "behind_entries": 10, "log_size": 50,
+		} {
+			if value, ok := got[name]; !ok || value != want {
+				t.Errorf("%s of %v: got %v, want %v", name, urls, value, want)
+			}
+		}
+		if _, ok := got["verified_timestamp_seconds"]; ok {
+			t.Errorf("%v: it is said to be verified", urls)
+		}
+	}
 }
 
 // What the witnesses of the policy serve is compared with what the log serves.

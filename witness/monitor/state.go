@@ -182,7 +182,7 @@ func parseState(data []byte) (*state, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.Index >= s.cp.Size || l.Size > merkle.MaxSize {
+		if l.Index >= s.cp.Size || l.Size == 0 || l.Size > merkle.MaxSize {
 			return nil, fmt.Errorf("entry %d of log %v in a hub of size %d, for size %d", l.Index, id, s.cp.Size, l.Size)
 		}
 		s.logs[id] = hubEntry{l.Index, l.Size, root}
