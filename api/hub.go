@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/mod/sumdb/note"
 
@@ -17,9 +19,12 @@ import (
 type WitnessList struct {
 	// QPD is how many checkpoints of a log are submitted in a day at most, from 1 to 2^31-1; 0: DefaultQPD.
 	QPD uint64
-	// Contact is how people reach the operator, a line of text; "": at the host in the logs' origins.
+	// Contact is how people reach the operator, a line of text of at most 1 KiB; "": at the host in the logs' origins.
 	Contact string
 }
+
+// maxContact bounds a contact, in bytes: witnesses don't read longer ones.
+const maxContact = 1 << 10
 
 // DefaultQPD is one checkpoint a second.
 const DefaultQPD = 24 * 60 * 60
@@ -29,8 +34,8 @@ func (l WitnessList) Check() error {
 	if l.QPD > 1<<31-1 {
 		return fmt.Errorf("%d checkpoints a day, want at most %d", l.QPD, 1<<31-1)
 	}
-	if strings.ContainsFunc(l.Contact, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
-		return fmt.Errorf("contact %q isn't one line of text", l.Contact)
+	if len(l.Contact) > maxContact || !utf8.ValidString(l.Contact) || strings.ContainsFunc(l.Contact, unicode.IsControl) {
+		return fmt.Errorf("contact %.60q, want one line of at most %d bytes of text", l.Contact, maxContact)
 	}
 	return nil
 }

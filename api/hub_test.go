@@ -210,10 +210,15 @@ func TestWitnessLogs(t *testing.T) {
 	if body := newTestServer(t, time.Hour).get("/witness/logs", "").ok(t); string(body) != "logs/v0\n" {
 		t.Errorf("without a hub: got %q", body)
 	}
-	for _, l := range []api.WitnessList{{QPD: 1 << 31}, {Contact: "a\nvkey x"}, {Contact: "a\x00"}} {
+	// What witnesses' readers of lists refuse, ours among them, isn't served to them.
+	long := strings.Repeat("x", 1025)
+	for _, l := range []api.WitnessList{{QPD: 1 << 31}, {Contact: "a\nvkey x"}, {Contact: "a\x00"}, {Contact: "a\u0085"}, {Contact: "\xff"}, {Contact: long}} {
 		if l.Check() == nil {
 			t.Errorf("%+v is accepted", l)
 		}
+	}
+	if err := (api.WitnessList{QPD: 1<<31 - 1, Contact: long[1:]}).Check(); err != nil {
+		t.Errorf("a contact of 1024 bytes: got %v", err)
 	}
 }
 
