@@ -75,7 +75,7 @@ type committer struct {
 	logger    *slog.Logger
 	metrics   *serverMetrics
 
-	warned time.Time // when the operator was told last that the clock is behind; of run's goroutine
+	warned time.Time // when the operator was told last that the clock is behind; of whoever commits
 
 	mu     sync.Mutex
 	queue  []*submission
