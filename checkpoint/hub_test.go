@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -132,6 +133,7 @@ type hubWorld struct {
 	*world
 	ids      []string            // verifier keys of the logs
 	recorded map[string][][]byte // by verifier key: the note of each size from 1 on
+	mistaken string              // the verifier key that the store gives for that of any log; "": it doesn't
 }
 
 // origins of the logs in a hubWorld.
@@ -199,7 +201,7 @@ func (s hubMemSource) Recorded(_ context.Context, entries []HubEntry, fn func(in
 		for i, e := range entries {
 			for vkey, notes := range s.w.recorded {
 				if LogID(vkey) == e.LogID && e.Size <= uint64(len(notes)) && notes[e.Size-1] != nil {
-					if err := fn(i, []string{vkey}, notes[e.Size-1]); err != nil {
+					if err := fn(i, []string{cmp.Or(s.w.mistaken, vkey)}, notes[e.Size-1]); err != nil {
 						return err
 					}
 				}
@@ -268,6 +270,11 @@ func TestAHubThatIsNotSigned(t *testing.T) {
 		{"a note of another size", "the hub has size 9", func(w *hubWorld) {
 			w.recorded[w.ids[0]][8] = w.recorded[w.ids[0]][9]
 			w.add(w.entry(0, 9))
+		}},
+		{"a note of another log, under that one's key", "doesn't give this id", func(w *hubWorld) {
+			w.mistaken = w.ids[1]
+			w.recorded[w.ids[0]][8] = w.recorded[w.ids[1]][8]
+			w.add(hubEntry(HubEntry{LogID(w.ids[0]), 9, hubLogRoot(1, 9)}))
 		}},
 		{"a signature that fails", "invalid signature", func(w *hubWorld) {
 			msg := w.recorded[w.ids[0]][8]
