@@ -201,6 +201,9 @@ func TestVerifyHubProofResults(t *testing.T) {
 		{"parts exchanged", join(s.entry(t, 3), s.event(t, 3)), []string{s.vkey}, asksW1, []error{log.ErrInvalidProof}, ""},
 		{"the event's proof twice", join(s.event(t, 3), s.event(t, 3)), []string{s.vkey}, asksW1, []error{log.ErrInvalidProof}, ""},
 		{"the hub's proof twice", join(s.entry(t, 3), s.entry(t, 3)), []string{s.vkey}, asksW1, []error{log.ErrInvalidProof}, ""},
+		{"a hub in itself", join(s.hub.proof(t, 1, 3, s.entries[1], s.hubKey),
+			strange(log.AppendHubEntry(nil, checkpoint.LogID(s.hubVKey), checkpoint.Checkpoint{Size: 3, Root: s.hub.root(3)}))),
+			[]string{s.hubVKey}, asksW1, []error{log.ErrInvalidProof}, ""},
 		{"the event's proof alone", s.event(t, 3), []string{s.vkey}, asksW1, []error{log.ErrInvalidProof}, ""},
 		{"nothing", nil, []string{s.vkey}, asksW1, []error{log.ErrInvalidProof}, ""},
 	} {
