@@ -359,6 +359,22 @@ func (l *Log) heed(ctx context.Context) error {
 	return nil
 }
 
+// checkAccepted refuses to accept claims about logs that no witness is asked about: whoever mistyped a name would look for another
+// reason why the log isn't signed, and what is accepted stays so.
+func (s *Service) checkAccepted(infos []Info) error {
+	for name := range s.config.AcceptClaims {
+		if slices.ContainsFunc(infos, func(i Info) bool { return i.Name == name && s.feeds(i) }) {
+			continue
+		}
+		if s.config.Hub && name != HubName {
+			return fmt.Errorf("claims about log %q can't be accepted: witnesses are asked about the log %q only, whose claims to accept", name, HubName)
+		}
+		return fmt.Errorf("claims about log %q can't be accepted: the store has no log of that name; give it as /readyz and the server's log "+
+			"have it", name)
+	}
+	return nil
+}
+
 // accept keeps that an operator lets claims pass up to a size.
 func (l *Log) accept(ctx context.Context, size uint64) error {
 	_, ours := l.Signed()

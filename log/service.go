@@ -124,6 +124,9 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	if err := checkFence(origins, infos); err != nil {
 		return nil, err
 	}
+	if err := s.checkAccepted(infos); err != nil {
+		return nil, err
+	}
 	if err := s.learnIncarnation(ctx); err != nil { // before anything that the store says of its logs
 		return nil, err
 	}
