@@ -29,6 +29,27 @@ var errOutvoted = errors.New("witnesses enough for the quorum claim more of the 
 // errUnasked holds a log's signing at start.
 var errUnasked = errors.New("its witnesses are being asked")
 
+// contradicted reports whether a log is stopped, by that reason, for what its witnesses say.
+func contradicted(reason error) bool {
+	return errors.Is(reason, ErrContradicted) || errors.Is(reason, errOutvoted)
+}
+
+// holding returns why the log isn't signed for now, or nil. At start witnesses are asked first whether they have seen more than this
+// store has. They know nothing of the logs in a hub, so those wait for the hub, and while its witnesses contradict it none of them
+// goes on: what set back the hub has set back them as well.
+func (l *Log) holding() error {
+	if hub := l.service.hub; hub != nil {
+		l = hub.log
+	}
+	if err := l.progress.holding(); err != nil {
+		return err
+	}
+	if err := l.Stopped(); contradicted(err) {
+		return err
+	}
+	return nil
+}
+
 // feeds reports whether the checkpoints of a log are brought to witnesses: those of the hub, or where none is kept those of every log.
 func (s *Service) feeds(info Info) bool {
 	return s.config.Policy != nil && info.IsHub() == s.config.Hub
@@ -396,7 +417,10 @@ func (l *Log) Evidence(ctx context.Context) ([]Evidence, error) {
 func (l *Log) Asked(objection error) {
 	before := l.progress.hold(objection)
 	if objection != nil && (before == nil || before.Error() != objection.Error()) {
-		l.service.logger.Error("SIGNING WAITS: a witness claims more of a log than was ever signed here; find the newest store, or start "+
-			"with --accept-witness-claim", "log", l.Name, "claim", objection)
+		waits := "SIGNING WAITS: a witness claims more of a log than was ever signed here"
+		if l.IsHub() {
+			waits = "SIGNING WAITS, of all logs: a witness claims more of the hub than was ever signed here"
+		}
+		l.service.logger.Error(waits+"; find the newest store, or start with --accept-witness-claim", "log", l.Name, "claim", objection)
 	}
 }

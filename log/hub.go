@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -86,10 +87,119 @@ func (s *Service) openHub(ctx context.Context) error {
 	}
 	l.Public = s.config.HubPublic
 	s.hub = &hub{service: s, log: l}
+	if l.Stopped() == nil { // otherwise it is no measure of others
+		if err := s.hub.compare(ctx); err != nil {
+			return fmt.Errorf("comparing the logs with what the hub has of them: %w", err)
+		}
+	}
 	if err := s.hub.carry(ctx); err != nil {
 		s.hub.failed("carry", err)
 	}
 	return nil
+}
+
+// compare stops the logs that are not what the hub says that they have signed: less of them is there, as in an old copy, or
+// another tree. What it says witnesses may have cosigned, and whatever such a log signed next would be a fork of that.
+func (h *hub) compare(ctx context.Context) error {
+	newest, err := h.service.store.NewestGrowths(ctx, h.log.ID, h.log.Sizes().Size)
+	if err != nil {
+		return err
+	}
+	indices := make([]uint64, len(newest))
+	for i, g := range newest {
+		indices[i] = g.Index
+	}
+	slices.Sort(indices)
+	// The entries are what is signed and witnessed, their rows only say where they are.
+	entries := make([]checkpoint.HubEntry, 0, len(indices))
+	err = h.service.store.EntriesAt(ctx, h.log.ID, indices, func(index uint64, b []byte) error {
+		e, err := checkpoint.ParseHubEntry(b)
+		if err != nil {
+			return fmt.Errorf("entry %d of the hub: %w: %w", index, err, ErrDamaged)
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	if errors.Is(err, ErrDamaged) {
+		h.log.stop(err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i, e := range entries {
+		l := h.service.logOf(ctx, e.LogID)
+		if l == nil || l.Stopped() != nil {
+			continue
+		}
+		if err := l.compare(ctx, indices[i], e); errors.As(err, new(*checkpoint.Refusal)) || errors.Is(err, ErrDamaged) {
+			h.service.fail(l, err)
+		} else if err != nil {
+			return fmt.Errorf("log %s: %w", l.Name, err)
+		}
+	}
+	return nil
+}
+
+// compare compares the log with the hub's entry at index, which is about it. A contradiction is a checkpoint.Refusal.
+func (l *Log) compare(ctx context.Context, index uint64, e checkpoint.HubEntry) error {
+	refuse := func(reason checkpoint.Reason, got checkpoint.Checkpoint, detail string) error {
+		_, recorded := l.Signed()
+		return &checkpoint.Refusal{
+			Origin: l.Origin, Reason: reason, Recorded: recorded,
+			Detail: fmt.Sprintf("entry %d of the hub says that the log has signed size %d, %s", index, e.Size, detail),
+			Want:   checkpoint.Checkpoint{Origin: l.Origin, Size: e.Size, Root: e.Root}, Got: got,
+		}
+	}
+	if l.Sizes().Size < e.Size {
+		head, err := l.service.store.Head(ctx, l.ID) // other servers go on while this one starts
+		if err != nil {
+			return err
+		}
+		l.progress.grown(head.Size)
+	}
+	if size := l.Sizes().Size; size < e.Size {
+		c, _ := l.Signed()
+		return refuse(checkpoint.Rollback, c, fmt.Sprintf(
+			"the store has %d entries of it; this is not the newest store of the log: bring that back", size))
+	}
+	got, _ := l.Signed()
+	if got.Size != e.Size { // as after a crash before the hub had the newest
+		tree, err := merkle.RangeFromTiles(ctx, e.Size, tiles{l.service.store, l.ID})
+		if err != nil {
+			return err
+		}
+		got = checkpoint.Checkpoint{Origin: l.Origin, Size: e.Size, Root: tree.Root()}
+	}
+	if got.Root != e.Root {
+		return refuse(checkpoint.Diverged, got, "the store has another tree of that size")
+	}
+	return nil
+}
+
+// errHeld means that no log is signed since the hub isn't.
+var errHeld = errors.New("no log is signed before the hub may be, appends are taken; the hub's witnesses say that it had more, or it is " +
+	"stopped, so that they can't be asked")
+
+// ready returns errHeld if logs wait to be signed for more than the moment in which witnesses are asked at start.
+func (h *hub) ready() error {
+	if err := h.log.holding(); err == nil || errors.Is(err, errUnasked) && h.log.Stopped() == nil {
+		return nil
+	}
+	return errHeld
+}
+
+// heed looks whether another server has found that witnesses contradict the hub, before logs are signed. It reports whether they may
+// be, so far as that is known.
+func (h *hub) heed(ctx context.Context) bool {
+	if !h.service.config.Shared || !h.service.feeds(h.log.Info) || h.log.Stopped() != nil {
+		return true
+	}
+	err := h.log.heed(ctx)
+	if err != nil && ctx.Err() == nil {
+		h.service.fail(h.log, err)
+	}
+	return err == nil
 }
 
 // grow appends to the hub what logs have signed beyond their newest entries, and signs it.
@@ -136,7 +246,7 @@ type grown struct {
 // behind returns the logs of which the hub has less than they have signed, maxGrowths of them at most.
 func (h *hub) behind() (all []grown) {
 	for _, l := range h.service.Logs() {
-		if l == h.log {
+		if l == h.log || l.diverged() {
 			continue
 		}
 		if c, _ := l.Signed(); c.Size > h.newest[l.ID] {
@@ -268,7 +378,7 @@ func (h *hub) run(ctx context.Context) {
 		carried := h.carried
 		return h.log.progress.wait(ctx, func(s Sizes) bool { return h.covered(s) > carried })
 	}
-	for more() == nil {
+	for ctx.Err() == nil && more() == nil {
 		err := h.carry(ctx)
 		if err == nil || ctx.Err() != nil {
 			continue
@@ -299,9 +409,7 @@ func (h *hub) carry(ctx context.Context) error {
 	}
 	late := 0
 	for i, g := range newest {
-		c, _, err := checkpoint.ParseNote(notes[i])
-		l := h.service.LookupID(ctx, g.Log)
-		if l == nil || err != nil || !l.carry(ctx, g, c, notes[i]) {
+		if l := h.service.LookupID(ctx, g.Log); l == nil || !l.carry(ctx, g, notes[i]) {
 			late++
 		}
 	}
@@ -332,11 +440,15 @@ func (h *hub) newestIn(ctx context.Context, from, to uint64) ([]Growth, error) {
 }
 
 // carry notes that the hub covers a checkpoint of the log, and reports whether this server knows of it.
-func (l *Log) carry(ctx context.Context, g Growth, c checkpoint.Checkpoint, note []byte) bool {
+func (l *Log) carry(ctx context.Context, g Growth, note []byte) bool {
+	if l.diverged() {
+		return true // of two histories none is shown
+	}
+	c, _, err := checkpoint.ParseNote(note)
 	if c.Size > l.Sizes().Signed {
 		l.refreshSigned(ctx, func(s Sizes) bool { return c.Size <= s.Signed })
 	}
-	if c.Size > l.Sizes().Signed {
+	if err != nil || c.Size > l.Sizes().Signed {
 		return l.Stopped() != nil // it won't
 	}
 	l.inHub.Store(&g)

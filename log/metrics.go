@@ -67,7 +67,8 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 			"Signed events for which the witness policy isn't met yet, over all logs; 0 where there is none.", nil, nil),
 		releaseLag: prometheus.NewDesc("treeline_unreleased_events", "Signed events not released yet, over all logs.", nil, nil),
 		held: prometheus.NewDesc("treeline_logs_held",
-			"Logs that aren't signed yet since this server started, as their witnesses are asked or object. Alarm if it stays above 0.", nil, nil),
+			"Logs that aren't signed, as their witnesses, or the hub's, are asked since this server started, or object. Alarm if it stays above 0.",
+			nil, nil),
 		failOpen: prometheus.NewDesc("treeline_witness_fail_open",
 			"1 if checkpoints are released though the witness policy isn't met (--witness-fail-open).", nil, nil),
 		indexLag:  prometheus.NewDesc("treeline_unindexed_events", "Sequenced events not in the search index yet, over all logs.", nil, nil),
@@ -117,7 +118,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	tenants, stopped, held := 0, 0, 0
 	for _, l := range logs {
 		s := l.Sizes()
-		if l.progress.holding() != nil && l.Stopped() == nil {
+		if l.holding() != nil && l.Stopped() == nil {
 			held++
 		}
 		if l.Stopped() != nil && !l.Frozen() {

@@ -297,7 +297,7 @@ func (l *Log) resumeWitnessed(ctx context.Context) error {
 		}
 		err = l.heed(ctx)
 	}
-	if errors.Is(err, ErrContradicted) || errors.Is(err, errOutvoted) {
+	if contradicted(err) {
 		l.stop(err)
 	} else if err != nil {
 		return err
@@ -308,8 +308,7 @@ func (l *Log) resumeWitnessed(ctx context.Context) error {
 // showFenced lets a log that is stopped serve what it had signed: the newest recorded checkpoint that the fence
 // covers, if it verifies and the store still has its tree. Two histories are not served at all.
 func (l *Log) showFenced(ctx context.Context) {
-	var refusal *checkpoint.Refusal
-	if l.Stopped() == nil || errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged {
+	if l.Stopped() == nil || l.diverged() {
 		return
 	}
 	verifiers, err := l.verifiers()
@@ -336,6 +335,12 @@ func (l *Log) showFenced(ctx context.Context) {
 	if err == nil && tree.Root() == c.Root {
 		l.progress.publish(c, recorded.Note)
 	}
+}
+
+// diverged reports whether the log is stopped since there are two histories of it.
+func (l *Log) diverged() bool {
+	var refusal *checkpoint.Refusal
+	return errors.As(l.Stopped(), &refusal) && refusal.Reason == checkpoint.Diverged
 }
 
 // resume checks the log's store against its fence and takes up signing; the first time it makes the checkpoint of size 0
@@ -365,8 +370,7 @@ func (s *Service) fail(l *Log, err error) {
 	}
 	s.metrics.failures.WithLabelValues("sign").Inc()
 	var refusal *checkpoint.Refusal
-	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) ||
-		errors.Is(err, ErrContradicted) || errors.Is(err, errOutvoted) {
+	if errors.As(err, &refusal) || errors.Is(err, checkpoint.ErrUnborn) || errors.Is(err, ErrDamaged) || contradicted(err) {
 		l.stop(err)
 		return
 	}
@@ -383,6 +387,9 @@ func (l *Log) stop(reason error) {
 	}
 	l.service.logger.Error("LOG STOPPED: its store contradicts itself or what was signed; nothing is signed or appended until "+
 		"this is resolved, reads go on", "log", l.Name, "error", reason)
+	if l.IsHub() && l.service.config.Hub && l.holding() != nil {
+		l.service.logger.Error("SIGNING WAITS: no log is signed while the hub is stopped; appends are taken")
+	}
 }
 
 func (s *Service) add(l *Log) {
@@ -521,6 +528,9 @@ func (s *Service) Ready(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("log %s couldn't be signed since %v: %w", l.Name, since.UTC().Format(time.RFC3339), err))
 		}
 	}
+	if s.hub != nil {
+		errs = append(errs, s.hub.ready())
+	}
 	return errors.Join(errs...)
 }
 
@@ -548,6 +558,9 @@ func (s *Service) publish(ctx context.Context) {
 const signers = 8
 
 func (s *Service) publishGrown(ctx context.Context) {
+	if s.hub != nil && !s.hub.heed(ctx) {
+		return
+	}
 	var group errgroup.Group
 	group.SetLimit(signers)
 	for _, l := range s.Logs() {
@@ -584,8 +597,8 @@ func (l *Log) publish(ctx context.Context, doubt bool) error {
 			return err
 		}
 	}
-	if l.Stopped() != nil || l.progress.holding() != nil {
-		return nil // it was stopped while this waited for its turn; or its witnesses are asked first
+	if l.Stopped() != nil || l.holding() != nil {
+		return nil // it was stopped while this waited for its turn; or witnesses are asked first
 	}
 	if l.service.config.Shared && l.service.feeds(l.Info) {
 		if err := l.heed(ctx); err != nil { // which another server may have found

@@ -408,6 +408,81 @@ func TestAClaimWaitsForTheOperator(t *testing.T) {
 	}
 }
 
+// The same with a hub. Witnesses have seen nothing of the logs in it, and their fences were set back with the store; but what set back the
+// hub has set back them, so none of them is signed, from the start on.
+func TestWitnessesOfTheHubHoldEveryLog(t *testing.T) {
+	witnesses, policy := witnessed(t)
+	dir, old := t.TempDir(), filepath.Join(t.TempDir(), "old")
+	flags := []string{"--policy", policy, "--hub", "--witness-interval", "50ms", "--checkpoint-interval", "50ms"}
+	p := serving(t, dir, flags...)
+	p.mustPost(t, "/v1/events?wait=witnessed", oneEvent, http.StatusCreated, &struct{}{})
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(old, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(old, "seed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = serving(t, dir, flags...)
+	p.mustPost(t, "/v1/events?wait=witnessed", oneEvent, http.StatusCreated, &struct{}{})
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	stops := func(p *process) error { return p.wrote("DATA RACE", "panic") }
+	for range 2 {
+		p = servingWith(t, stops, old, flags...)
+		var record struct{ State string }
+		p.mustPost(t, "/v1/events", oneEvent, http.StatusCreated, &record) // is taken, and waits
+		reasons := p.awaitReady(t, http.StatusServiceUnavailable)
+		if !strings.Contains(reasons, "log hub is stopped") || !strings.Contains(reasons, "another history") || !strings.Contains(reasons, "no log is signed") {
+			t.Errorf("readiness: got %q, want that the hub is stopped, and no log signed", reasons)
+		}
+		if head := p.awaitHead(t, "any", func(witnessedHead) bool { return true }); head.Sizes["signed"] != 1 || record.State != "sequenced" {
+			t.Errorf("sizes: got %+v, state %s, want nothing signed beyond 1, by the one before either", head.Sizes, record.State)
+		}
+		if !strings.Contains(p.stderr.String(), "SIGNING WAITS") || strings.Contains(p.stderr.String(), "LOG STOPPED: log=default") {
+			t.Errorf("the server wrote:\n%s", p.stderr.String())
+		}
+		if err := p.stop(); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range witnesses { // it stays so, though they are away
+			w.set(func() { w.down = true })
+		}
+	}
+	if code, out, err := treeline("log", "evidence", "--data-dir", old); code != exitDiverged || !strings.Contains(out, "showed a checkpoint under the log's key") {
+		t.Errorf("treeline log evidence: got %d, %q, %v, want 5 and both notes", code, out, err)
+	}
+}
+
+// Witnesses enough for the quorum that only say so, and show nothing, can be let pass.
+func TestAClaimAboutTheHubWaitsForTheOperator(t *testing.T) {
+	witnesses, policy := witnessed(t)
+	dir := t.TempDir()
+	flags := []string{"--policy", policy, "--hub", "--witness-interval", "50ms", "--checkpoint-interval", "50ms"}
+	p := serving(t, dir, flags...)
+	p.mustPost(t, "/v1/events?wait=witnessed", oneEvent, http.StatusCreated, &struct{}{})
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	witnesses[0].set(func() { witnesses[0].claims = 9 })
+	objects := func(p *process) error { return p.wrote("DATA RACE", "panic") }
+	p = servingWith(t, objects, dir, flags...)
+	reasons := p.awaitReady(t, http.StatusServiceUnavailable)
+	if !strings.Contains(reasons, "W1 says that the log had 9 entries") || !strings.Contains(reasons, "no log is signed") {
+		t.Errorf("readiness: got %q, want the claim", reasons)
+	}
+	p.mustPost(t, "/v1/events", oneEvent, http.StatusCreated, &struct{}{}) // is taken, and waits
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p = servingWith(t, objects, dir, append(flags, "--accept-witness-claim", "hub=9")...)
+	p.awaitHead(t, "the claim is accepted", func(h witnessedHead) bool { return h.Sizes["witnessed"] == 2 })
+}
+
 func TestWitnessFlags(t *testing.T) {
 	dir := t.TempDir()
 	bad := filepath.Join(dir, "policy")
