@@ -51,18 +51,18 @@ type testService struct {
 	signing  time.Duration // how often; 0: very
 	store    *faultStore
 	seed     checkpoint.Seed
-	pinned   note.Verifier // for fsck; nil: the one that testSeed derives
-	clock    atomic.Int64  // µs to add to the system's clock
-	logs     lockedBuffer  // what the service logged
+	pinned   note.Verifier        // for fsck; nil: the one that testSeed derives
+	clock    atomic.Int64         // µs to add to the system's clock
+	logs     lockedBuffer         // what the service logged
 	registry *prometheus.Registry // of the service's metrics
-	noIndex  bool     // when opened
-	holding  *holding // of drops of the index, when opened; nil: none
-	replica  *replica // nil: none
-	mldsa    bool     // when opened
-	noKeys   bool     // when opened
-	hub      bool     // when opened: keep a hub, public
-	hubID    log.ID   // for those who tamper
-	unasked  bool     // when opened: the hub's witnesses are not asked yet
+	noIndex  bool                 // when opened
+	holding  *holding             // of drops of the index, when opened; nil: none
+	replica  *replica             // nil: none
+	mldsa    bool                 // when opened
+	noKeys   bool                 // when opened
+	hub      bool                 // when opened: keep a hub, public
+	hubID    log.ID               // for those who tamper
+	unasked  bool                 // when opened: the hub's witnesses are not asked yet
 
 	policy   *checkpoint.Policy // nil: no witnesses
 	failOpen bool

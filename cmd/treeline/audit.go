@@ -51,6 +51,9 @@ One round reads each log's checkpoint, verifies it under the keys of --policy an
 checks the hash chain, and compares the root that results with the signed one. Then it compares the log with what each witness of
 --policy serves, at its URL there. For a hub (--hub) it checks the proof that each log in it only grew, one for each entry.
 
+With --hub the policy is the hub's: witnesses cosign that, and not the logs in it. A log is then witnessed as far as the hub has it in
+the part for which the policy is met, and each log is compared with its newest entry there. Give the logs' own keys by --vkey.
+
 What was verified is kept in --state, which is what a later round must extend: keep it, and don't share it. When two histories are
 seen, both signed notes and the proof are written to evidence/ in there, and the log stays DIVERGED until you move them away.
 
@@ -66,7 +69,7 @@ worst of all logs counts.`,
 	f := cmd.Flags()
 	f.StringVar(&o.policy, "policy", "", "`FILE` with the logs' keys, the witnesses and the quorum (C2SP tlog-policy)")
 	f.StringArrayVar(&o.vkeys, "vkey", nil, "`VKEY` of a log, beside those of the policy (repeatable)")
-	f.StringArrayVar(&o.hubs, "hub", nil, "`URL` of a hub to follow (repeatable)")
+	f.StringArrayVar(&o.hubs, "hub", nil, "`URL` of a hub to follow, through which the logs in it are witnessed (repeatable)")
 	f.StringArrayVar(&o.opaque, "opaque", nil, "`URL` of a log to follow whose entries aren't Treeline's though its origin looks like it (repeatable)")
 	f.StringArrayVar(&o.keys, "key", nil, "bearer key for private logs, sent to their host only: `[HOST=|URL=]KEY`, for all logs at a host or for the one at a URL (repeatable)")
 	f.StringVar(&o.state, "state", "treeline-audit", "`DIR` in which to keep what was verified")
@@ -304,6 +307,9 @@ func printAudit(w io.Writer, r *monitor.Report) error {
 			quorum = "unmet"
 			if *l.Quorum {
 				quorum = "met"
+			}
+			if l.ByHub {
+				quorum = "by hub"
 			}
 		}
 		rows = append(rows, []string{

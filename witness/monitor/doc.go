@@ -12,6 +12,7 @@
 //	compare                                    the root that the entries give, with the signed one
 //	keep                       state, on disk  only now: what is in it has been checked
 //	ask the policy's witnesses follower.ask    have they cosigned the same tree?
+//	ask the hubs               follower.askHubs, conclude: have they the same tree, cosigned in their place?
 //
 // So consistency is shown by computing the root again, and no proof of the server's is believed. Proofs, made from its tiles,
 // come in where something doesn't fit: they tell a fork, which the operator signed, from a server that hands out wrong bytes.

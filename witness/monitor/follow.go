@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -29,7 +28,8 @@ type follower struct {
 	state     *state
 	compared  map[string]checkpoint.Checkpoint // by witness: the last one that was found to be in the log's tree
 
-	report *LogReport // of the round
+	vouched uint64     // of a hub: for how many of its entries the policy was met
+	report  *LogReport // of the round
 }
 
 // check does one round of following the log, as one server has it.
@@ -37,10 +37,12 @@ func (f *follower) check(ctx context.Context, s *server) *LogReport {
 	f.report = &LogReport{URL: s.base, Origin: f.origin, Kind: f.kind, FirstContact: f.state.note == nil}
 	x, err := f.fetch(ctx, s)
 	if err == nil {
-		f.report.fetched, f.report.Served = true, x.cp.Size
+		f.report.fetched, f.report.Served, f.report.served = true, x.cp.Size, x.cp
 		f.judge(x)
 		if err := f.take(ctx, s, x); err != nil {
 			f.report.add(asProblem(err))
+		} else if met := f.report.Quorum; met != nil && *met && x.cp.Size <= f.state.cp.Size {
+			f.vouched = max(f.vouched, x.cp.Size)
 		}
 	} else if p := asProblem(err); p.Kind == KindMissing { // it is the checkpoint itself that isn't there
 		f.report.add(problem(Failed, KindUnreachable, "%v: no such log, or it is private and needs a key", err))
@@ -348,7 +350,7 @@ func rangeProof(hashes []merkle.Hash, n int) []merkle.Hash {
 	return proof
 }
 
-// judge says whether the policy is met, apart from all else.
+// judge says whether the policy is met by cosignatures of the checkpoint itself, apart from all else.
 func (f *follower) judge(x exhibit) {
 	if f.m.policy == nil {
 		return
@@ -364,13 +366,7 @@ func (f *follower) judge(x exhibit) {
 			f.report.Missing = append(f.report.Missing, w.Witness.Key())
 		}
 	}
-	if !j.Met {
-		var lacks []string
-		for _, w := range j.Lacks {
-			lacks = append(lacks, w.Key())
-		}
-		f.report.add(problem(Unverified, KindQuorum, "the quorum is unmet: checkpoint of size %d lacks %s", x.cp.Size, strings.Join(lacks, ", ")))
-	}
+	f.report.lacks = j.Lacks
 }
 
 // recall adds the divergences of earlier rounds: what two signatures have shown, no later answer takes back.

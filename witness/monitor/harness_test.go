@@ -226,8 +226,9 @@ func (f *fakeLog) url() string { return f.URL + "/logs/acme" }
 type fakeWitness struct {
 	*httptest.Server
 	*checkpoint.Cosigner
-	mu   sync.Mutex
-	note []byte
+	mu     sync.Mutex
+	origin string // of that log
+	note   []byte
 }
 
 func newFakeWitness(t *testing.T, name string) *fakeWitness {
@@ -236,14 +237,14 @@ func newFakeWitness(t *testing.T, name string) *fakeWitness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &fakeWitness{Cosigner: cosigner}
+	w := &fakeWitness{Cosigner: cosigner, origin: testOrigin}
 	w.Server = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if r.Header.Get("Authorization") != "" {
 			t.Error("a log's key is sent to a witness")
 		}
-		if w.note == nil || r.URL.Path != "/"+checkpoint.OriginHash(testOrigin)+"/checkpoint" {
+		if w.note == nil || r.URL.Path != "/"+checkpoint.OriginHash(w.origin)+"/checkpoint" {
 			http.NotFound(rw, r)
 			return
 		}

@@ -132,6 +132,7 @@ func (m *Monitor) add(t Target, vkeys []string) error {
 	if l.state.kind != kind {
 		return fmt.Errorf("log %s was followed as %s until now, not as %s", t.Origin, l.state.kind, kind)
 	}
+	l.vouchKnown()
 	m.logs = append(m.logs, l)
 	return nil
 }
@@ -140,22 +141,17 @@ func (m *Monitor) add(t Target, vkeys []string) error {
 func (m *Monitor) Round(ctx context.Context) *Report {
 	found := make([][]*LogReport, len(m.logs))
 	// Hubs first: what a hub shows of a log, the log shows, too, as soon as the hub does.
-	for _, hubs := range []bool{true, false} {
-		var g errgroup.Group
-		g.SetLimit(logsAtOnce)
-		for i, l := range m.logs {
-			if (l.kind == Hub) != hubs {
-				continue
-			}
-			g.Go(func() error {
-				for _, s := range l.servers {
-					found[i] = append(found[i], l.check(ctx, s))
-				}
-				m.metrics.observe(found[i], &l.follower)
-				return nil
-			})
+	m.check(ctx, found, true)
+	m.check(ctx, found, false)
+	// What a log shows, the hub has shown before, but maybe not when it was read.
+	if m.anyUncovered(found) {
+		m.check(ctx, found, true)
+	}
+	for i, l := range m.logs {
+		for _, r := range found[i] {
+			l.conclude(ctx, r)
 		}
-		_ = g.Wait() // none of them returns an error
+		m.metrics.observe(found[i], &l.follower)
 	}
 	report := &Report{At: time.Now().UTC(), Logs: slices.Concat(found...)}
 	for _, r := range report.Logs {
@@ -163,4 +159,38 @@ func (m *Monitor) Round(ctx context.Context) *Report {
 	}
 	m.metrics.rounds.Inc()
 	return report
+}
+
+// check checks all hubs, or all other logs, at each of their URLs. The reports on what is checked again take the place of the first.
+func (m *Monitor) check(ctx context.Context, found [][]*LogReport, hubs bool) {
+	var g errgroup.Group
+	g.SetLimit(logsAtOnce)
+	for i, l := range m.logs {
+		if (l.kind == Hub) != hubs {
+			continue
+		}
+		g.Go(func() error {
+			before := found[i]
+			found[i] = nil
+			for at, s := range l.servers {
+				r := l.check(ctx, s)
+				if before != nil {
+					r.FirstContact, r.Read = before[at].FirstContact, r.Read+before[at].Read
+				}
+				found[i] = append(found[i], r)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none of them returns an error
+}
+
+// anyUncovered reports whether something that a log shows would be witnessed only if a hub has shown more since it was read.
+func (m *Monitor) anyUncovered(found [][]*LogReport) bool {
+	for i, l := range m.logs {
+		if l.inHub() && slices.ContainsFunc(found[i], l.uncovered) {
+			return true
+		}
+	}
+	return false
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/treeline-log/treeline/checkpoint"
 )
 
 // A Verdict says how a check ended. The larger one is the worse, and that of several is the worst. The numbers are the exit codes
@@ -127,11 +129,15 @@ type LogReport struct {
 	Root         string          `json:"root,omitempty"`          // of that
 	Read         uint64          `json:"read"`                    // entries read and hashed in this round
 	Quorum       *bool           `json:"quorum,omitempty"`        // whether the served checkpoint meets the policy; null without one
+	ByHub        bool            `json:"by_hub,omitempty"`        // it does so as a hub has it, for which the policy is met
 	Missing      []string        `json:"missing,omitempty"`       // witnesses of the policy that haven't cosigned it
 	Witnesses    []WitnessReport `json:"witnesses,omitempty"`
 	Problems     []*Problem      `json:"problems,omitempty"`
 
-	fetched bool // a checkpoint was served and verified
+	fetched bool                  // a checkpoint was served and verified
+	served  checkpoint.Checkpoint // that one
+	lacks   []checkpoint.Witness  // who would meet the policy, if cosignatures of it don't
+	hubSays []hubSays
 }
 
 func (r *LogReport) add(p *Problem) {

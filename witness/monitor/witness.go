@@ -45,6 +45,8 @@ func (f *follower) ask(ctx context.Context, t *tiles) {
 	for _, a := range answers {
 		r := WitnessReport{Witness: a.witness.Key()}
 		switch {
+		case errors.Is(a.err, errMissing) && f.inHub():
+			continue // it knows the hub instead
 		case errors.Is(a.err, errMissing):
 			r.Result = WitnessUnknown
 		case errors.Is(a.err, errMalformed):
@@ -156,6 +158,9 @@ func (f *follower) askHubs(ctx context.Context, t *tiles) {
 			if e, ok := hub.state.logs[id]; ok {
 				r.Size, r.Result = e.size, WitnessSame
 				f.compareEntry(ctx, t, hub, id, e, &r)
+				if r.Result == WitnessSame {
+					f.report.hubSays = append(f.report.hubSays, hubSays{hub, e})
+				}
 			}
 		}
 		f.report.Witnesses = append(f.report.Witnesses, r)

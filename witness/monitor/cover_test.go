@@ -1,0 +1,165 @@
+package monitor
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/treeline-log/treeline/checkpoint"
+)
+
+// covered is a log in a hub whose checkpoints a witness cosigns, and a third party that follows both under the hub's policy.
+type covered struct {
+	*third
+	witness  *fakeWitness
+	hub      *fakeHub
+	log      *fakeLog
+	unsigned bool // the hub's next checkpoints are not cosigned
+}
+
+func newCovered(t *testing.T) *covered {
+	t.Helper()
+	c := &covered{witness: newFakeWitness(t, "witness.example/w"), hub: newFakeHub(t), log: newFakeLog(t)}
+	c.witness.origin = hubOrigin
+	text := fmt.Sprintf("log %s\nwitness W %s %s\nquorum W\n", vkey(t, hubOrigin), c.witness.VKey(), c.witness.URL)
+	policy, err := checkpoint.ParsePolicy([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.third = &third{t, Config{
+		Policy: policy, VKeys: []string{vkey(t, testOrigin)}, StateDir: filepath.Join(t.TempDir(), "audit"), Strict: true,
+		Targets: []Target{{URL: c.log.url(), Origin: testOrigin}, {URL: c.hub.log.url(), Origin: hubOrigin}},
+	}}
+	return c
+}
+
+// shows has the hub serve all that it has, cosigned, and the log what is given.
+func (c *covered) shows(log *history, shown int) {
+	size := len(c.hub.entries)
+	if c.unsigned {
+		c.hub.serve()
+	} else {
+		c.hub.log.serve(c.hub.history, size, c.hub.note(size, c.witness.Cosigner)...)
+		c.witness.show(c.hub.log.note)
+	}
+	c.log.serve(log, shown)
+}
+
+// says looks once and wants the verdict on the log, which is witnessed through the hub if that is Verified.
+func (c *covered) says(want Verdict) {
+	c.t.Helper()
+	r := c.look()
+	l := r.Logs[0]
+	if l.Verdict != want || l.Quorum == nil || *l.Quorum != (want == Verified) || l.ByHub != (want == Verified) {
+		c.t.Errorf("the log: got %v, quorum %v, by hub %t, want %v", l.Verdict, l.Quorum, l.ByHub, want)
+	}
+	if c.unsigned {
+		return
+	}
+	if hub := r.Logs[1]; hub.Verdict != Verified || hub.ByHub || !*hub.Quorum {
+		c.t.Errorf("the hub: got %v, by hub %t, want it witnessed itself", hub.Verdict, hub.ByHub)
+	}
+}
+
+// The witnesses know only the hub, so what a log shows is witnessed as far as the hub has it.
+func TestALogIsWitnessedThroughItsHub(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	for _, test := range []struct {
+		name string
+		size int // that the log shows
+		want Verdict
+	}{
+		{"the newest entry", 64, Verified},
+		{"an older entry, as for a moment after a newer one came", 10, Verified},
+		{"more than the hub has", 65, Unverified},
+		{"what the hub never had", 63, Unverified},
+		{"nothing", 0, Verified},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCovered(t)
+			c.hub.take(log, 10)
+			other := newHistory(t, "audit.example.com/logs/other")
+			for size := 1; size <= 300; size++ { // more than a bundle
+				c.hub.take(other.grow(size, "a"), size)
+			}
+			c.hub.take(log, 64)
+			c.shows(log, test.size)
+			c.says(test.want)
+			c.says(test.want) // by what it kept
+		})
+	}
+}
+
+// What a log shows may be older than what the hub has of it by now, in a process that stays as in one for each round.
+func TestALogMayLagBehindItsHub(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	c := newCovered(t)
+	c.hub.take(log, 10)
+	c.shows(log, 10)
+	c.says(Verified)
+	c.hub.take(log, 20)
+	c.shows(log, 10)
+	c.says(Verified)
+	m, err := Open(c.c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for range 2 {
+		c.hub.take(log, len(log.entries))
+		c.shows(log, 20)
+		if r := m.Round(t.Context()); r.Verdict != Verified || !r.Logs[0].ByHub {
+			t.Fatalf("got %v: %+v", r.Verdict, r.Logs[0].Problems)
+		}
+		log.grow(len(log.entries)+10, "a")
+	}
+}
+
+// A hub may get what the log shows after it was read and before the log is.
+func TestAHubIsReadAgainForWhatALogShows(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	c := newCovered(t)
+	c.hub.take(log, 10)
+	c.shows(log, 10)
+	c.says(Verified)
+	once := false
+	c.hub.log.spoil(func(path string, data []byte) []byte {
+		if path != "checkpoint" || once {
+			return data
+		}
+		once = true
+		return c.hub.note(1, c.witness.Cosigner)
+	})
+	c.hub.take(log, 64)
+	c.hub.take(log, 80) // and goes on meanwhile
+	c.shows(log, 64)
+	c.says(Verified)
+	if !once {
+		t.Error("the hub wasn't read")
+	}
+}
+
+// A hub for which the policy isn't met vouches for nothing.
+func TestAHubThatIsNotWitnessedCoversNothing(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	c := newCovered(t)
+	c.hub.take(log, 10)
+	c.shows(log, 10)
+	c.says(Verified)
+	c.unsigned = true
+	c.shows(log, 10)
+	c.says(Verified) // which it was before, and the hub's note is kept
+	c.hub.take(log, 64)
+	c.shows(log, 64)
+	c.says(Unverified)
+	r := c.look()
+	for _, l := range r.Logs {
+		if len(l.Problems) != 1 || l.Problems[0].Kind != KindQuorum || !strings.Contains(l.Problems[0].Detail, "the quorum is unmet") {
+			t.Errorf("%s: got %+v, want the quorum unmet", l.Origin, l.Problems)
+		}
+	}
+	c.unsigned = false
+	c.shows(log, 64)
+	c.says(Verified)
+}
