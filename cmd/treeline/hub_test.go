@@ -3,13 +3,17 @@ package main
 import (
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/merkle"
 )
 
 // hubbed is a real server whose hub a real witness cosigns, with a public log.
@@ -203,4 +207,132 @@ func graft(t *testing.T, dir, from, name string) {
 	if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// hubEntries returns all entries that the hub has signed, as a monitor reads them.
+func (h *hubbed) hubEntries() (all []checkpoint.HubEntry) {
+	h.t.Helper()
+	var head logPage
+	h.mustGetJSON(h.t, "/v1/checkpoint?log=hub", &head)
+	for n := uint64(0); n*merkle.TileWidth < head.Sizes.Released; n++ {
+		bundle, _ := merkle.TileOf(merkle.EntriesLevel, n, head.Sizes.Released)
+		data, err := h.get("/logs/hub/" + bundle.Path())
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		entries, err := merkle.ParseBundle(data, bundle.Width)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, b := range entries {
+			e, err := checkpoint.ParseHubEntry(b)
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// Killed when entries are in the hub and nothing is signed over them, or the other way round anywhere before, the hub has each
+// checkpoint once, in order, and goes on.
+func TestTheHubGoesOnAfterAKill(t *testing.T) {
+	for _, test := range []struct {
+		name, held string // what the database refuses from some moment on
+		appended   int    // entries that the hub then has beyond those that it has signed
+	}{
+		{"before the entries are in the hub", "hub_entries", 0},
+		{"before the hub is signed", "checkpoints", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHubbed(t)
+			for n := range 3 {
+				h.witnessed(fmt.Sprint("e", n))
+			}
+			before := h.hubEntries()
+			if err := h.stop(); err != nil {
+				t.Fatal(err)
+			}
+			stops := func(p *process) error { return p.wrote("DATA RACE", "panic") } // since no healthy database refuses
+			h.process = servingWith(t, stops, h.dir, h.flags...)
+			const hub = `(SELECT id FROM logs WHERE name = 'hub')`
+			execute(t, h.dir, `CREATE TRIGGER held BEFORE INSERT ON `+test.held+` WHEN NEW.log = `+hub+` BEGIN SELECT RAISE(ABORT, 'held'); END`)
+			h.mustPost(t, "/v1/events?log=acme&wait=signed", `{"id":"killed","action":"x"}`, http.StatusCreated, &struct{}{})
+			wantHead := len(before) + test.appended
+			for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+				var head logPage
+				h.mustGetJSON(t, "/v1/checkpoint?log=hub", &head)
+				if int(head.Sizes.Size) == wantHead && strings.Contains(h.stderr.String(), "held") {
+					if int(head.Sizes.Signed) != len(before) {
+						t.Fatalf("the hub: got %+v, want nothing signed", head.Sizes)
+					}
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the hub: got %+v, want size %d; the server wrote:\n%s", head.Sizes, wantHead, h.stderr.String())
+				}
+			}
+			h.kill()
+			mustFsck(t, h.dir)
+			execute(t, h.dir, `DROP TRIGGER held`)
+
+			h.process = serving(t, h.dir, h.flags...)
+			h.hubProof("killed") // though nothing grows
+			all := h.hubEntries()
+			newest := map[[32]byte]uint64{}
+			for i, e := range all {
+				if e.Size <= newest[e.LogID] {
+					t.Errorf("entry %d: got size %d of a log that had %d", i, e.Size, newest[e.LogID])
+				}
+				newest[e.LogID] = e.Size
+			}
+			if !slices.Equal(all[:len(before)], before) || newest[checkpoint.LogID(h.acme)] != 4 {
+				t.Errorf("the hub: got %+v after %+v, want it to go on to size 4", all, before)
+			}
+			h.third().exits(exitOK, "--strict", "--hub", h.url+"/logs/hub", h.url+"/logs/acme")
+			if err := h.stop(); err != nil {
+				t.Fatal(err)
+			}
+			mustFsck(t, h.dir)
+		})
+	}
+}
+
+// Killed at any moment while logs grow, too.
+func TestTheHubIsKilledAtRandom(t *testing.T) {
+	rounds := 3
+	if long() {
+		rounds = 30
+	}
+	h := newHubbed(t)
+	for round := range rounds {
+		events := make(chan int)
+		go func() {
+			defer close(events)
+			for n := 0; ; n++ { // until the server is gone
+				body := fmt.Sprintf(`{"id":"r%dn%d","action":"x"}`, round, n)
+				log := []string{"acme", "default"}[n%2]
+				if _, err := h.call(http.MethodPost, "/v1/events?log="+log, []byte(body), "Content-Type", "application/json"); err != nil {
+					return
+				}
+				events <- n
+			}
+		}()
+		for n := range events {
+			if n == 10 {
+				killed := h.process
+				go func() {
+					time.Sleep(time.Duration(rand.IntN(200)) * time.Millisecond)
+					killed.kill()
+				}()
+			}
+		}
+		<-h.exited
+		httpClient.CloseIdleConnections()
+		mustFsck(t, h.dir)
+		h.process = serving(t, h.dir, h.flags...)
+		h.witnessed(fmt.Sprint("after", round))
+	}
+	h.third().exits(exitOK, "--strict", "--hub", h.url+"/logs/hub", h.url+"/logs/acme")
 }
