@@ -162,6 +162,11 @@ func ownAgent(t testing.TB, socket string, key ed25519.PrivateKey) {
 // startOmniwitness starts an omniwitness with a key of its own, and logs by a file. It writes of none but those, though it knows more.
 func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 	t.Helper()
+	return omniwitness(t, logs)
+}
+
+func omniwitness(t testing.TB, logs []*aLog, flags ...string) *witness {
+	t.Helper()
 	dir := t.TempDir()
 	w := &witness{name: "omni.example/witness"}
 	skey, vkey, err := note.GenerateKey(rand.Reader, w.name)
@@ -180,8 +185,8 @@ func startOmniwitness(t testing.TB, logs ...*aLog) *witness {
 	key, yaml := write(t, filepath.Join(dir, "key"), skey), write(t, filepath.Join(dir, "logs.yaml"), config)
 	w.restart = func() {
 		w.process, w.url = listening(t, "omniwitness", func(address string) []string {
-			return []string{"--private_key_path", key, "--db_file", filepath.Join(dir, "db"), "--additional_logs", yaml,
-				"--listen", address, "--metrics_listen", ""}
+			return append([]string{"--private_key_path", key, "--db_file", filepath.Join(dir, "db"), "--additional_logs", yaml,
+				"--listen", address, "--metrics_listen", ""}, flags...)
 		})
 	}
 	w.restart()
