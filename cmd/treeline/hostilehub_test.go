@@ -215,12 +215,14 @@ func TestHostileOperatorWithAHub(t *testing.T) {
 		size    uint64
 		monitor map[string]int // what `treeline audit --hub` says, by what the hub answers about the fork
 		log     int            // what `treeline audit` says of the log that is shown, when the fork is kept out of the hub
+		policy  int            // and what under the hub's policy
 	}{
-		{"a shorter tree", shorter, map[string]int{"the fork's proof": exitInvalid, "first": exitInvalid, "nothing": exitInvalid}, exitOK},
+		{"a shorter tree", shorter, map[string]int{"the fork's proof": exitInvalid, "first": exitInvalid, "nothing": exitInvalid}, exitOK,
+			exitUnverified},
 		{"another root of the same size", same, map[string]int{"the fork's proof": exitDiverged, "first": exitDiverged, "nothing": exitDiverged},
-			exitDiverged},
+			exitDiverged, exitDiverged},
 		{"a rewritten history", longer, map[string]int{"the fork's proof": exitDiverged, "first": exitInvalid, "nothing": exitInvalid},
-			exitDiverged},
+			exitDiverged, exitDiverged},
 	} {
 		t.Run(fork.what, func(t *testing.T) {
 			o.t = t
@@ -244,6 +246,10 @@ func TestHostileOperatorWithAHub(t *testing.T) {
 			code, out := o.says(files, "audit", "--vkey", l.vkey, "--vkey", h.vkey, "--hub", url+"/logs/hub", url+"/logs/acme")
 			if code != fork.log {
 				t.Errorf("who follows the hub and is shown a fork that is not in it says %d, want %d\n%s", code, fork.log, out)
+			}
+			code, out = o.says(files, "audit", "--vkey", l.vkey, "--policy", "policy", "--hub", url+"/logs/hub", url+"/logs/acme")
+			if code != fork.policy {
+				t.Errorf("under the hub's policy they say %d, want %d\n%s", code, fork.policy, out)
 			}
 
 			h.entries = append(h.entries, o.hubEntry(l, state.note))
