@@ -498,7 +498,7 @@ func TestWitnessFlags(t *testing.T) {
 		{[]string{"--policy", bad}, "line 1: "},
 		{[]string{"--witness-fail-open"}, "--policy"},
 		{[]string{"--policy", good, "--accept-witness-claim", "default"}, "LOG=SIZE"},
-		{[]string{"--policy", good, "--accept-witness-claim", "defualt=9"}, `the store has no log of that name`},
+		{[]string{"--policy", good, "--accept-witness-claim", "acme=9"}, `the store has no log of that name`},
 		{[]string{"--policy", good, "--hub", "--accept-witness-claim", "default=9"}, `asked about the log "hub" only`},
 		{[]string{"--policy", good, "--witness-refresh", "1ms"}, "--witness-refresh"},
 	} {
