@@ -37,7 +37,7 @@ type logView struct {
 func viewLog(l *log.Log) logView {
 	id := checkpoint.LogID(l.VKeys[0])
 	v := logView{
-		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public, Hub: l.IsHub(),
+		Name: l.Name, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: l.Public(), Hub: l.IsHub(),
 		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), Sizes: sizesOf(l), Frozen: l.Frozen(),
 	}
 	if err := l.Stopped(); err != nil {
@@ -54,7 +54,7 @@ func (s *Server) postLog(w http.ResponseWriter, r *http.Request, key log.Key) er
 	if err := readAdmin(w, r, &in, "name", "public"); err != nil {
 		return err
 	}
-	l, err := s.service.CreateLog(r.Context(), in.Name, in.Public)
+	l, err := s.service.CreateLog(r.Context(), in.Name, log.Settings{Public: in.Public})
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		}
 		id = l.ID
 	}
-	k, text, err := s.service.CreateKey(r.Context(), role, id, in.Name)
+	k, text, err := s.service.CreateKey(r.Context(), log.Key{Role: role, Log: id, Name: in.Name})
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Co
 // log makes a log.
 func (s *testServer) log(name string) *log.Log {
 	s.t.Helper()
-	l, err := s.service.CreateLog(context.Background(), name, false)
+	l, err := s.service.CreateLog(context.Background(), name, log.Settings{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func (s *testServer) key(role log.Role, name string) string {
 	if name != "" {
 		id = s.service.Log(name).ID
 	}
-	_, text, err := s.service.CreateKey(context.Background(), role, id, "test")
+	_, text, err := s.service.CreateKey(context.Background(), log.Key{Role: role, Log: id, Name: "test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

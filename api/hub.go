@@ -45,7 +45,7 @@ func (l WitnessList) Check() error {
 func (s *Server) getWitnessLogs(w http.ResponseWriter, _ *http.Request) error {
 	out := []byte("logs/v0\n")
 	for _, l := range s.service.Logs() {
-		if !l.Public && !(l.IsHub() && s.service.KeepsHub()) {
+		if !l.Public() && !(l.IsHub() && s.service.KeepsHub()) {
 			continue
 		}
 		contact := s.list.Contact

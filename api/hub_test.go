@@ -191,7 +191,7 @@ func TestGrowth(t *testing.T) {
 func TestWitnessLogs(t *testing.T) {
 	t.Parallel()
 	s := newHubServer(t, false)
-	if _, err := s.service.CreateLog(t.Context(), "open", true); err != nil {
+	if _, err := s.service.CreateLog(t.Context(), "open", log.Settings{Public: true}); err != nil {
 		t.Fatal(err)
 	}
 	secret := s.log("secret")

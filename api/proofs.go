@@ -262,7 +262,7 @@ func (s *Server) readable(r *http.Request) (*log.Log, error) {
 		}
 	}
 	l := s.known(r.Context(), key, r.PathValue("name"))
-	if l == nil || !l.Public && key.Role != log.RoleAdmin && key.Log != l.ID {
+	if l == nil || !l.Public() && key.Role != log.RoleAdmin && key.Log != l.ID {
 		return nil, notFound("log")
 	}
 	return l, nil
@@ -323,7 +323,7 @@ func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
 // immutable is the Cache-Control of what never changes of a log: only who may read it may keep it.
 func immutable(l *log.Log) string {
 	scope := "private"
-	if l.Public {
+	if l.Public() {
 		scope = "public"
 	}
 	return scope + ", max-age=" + strconv.Itoa(int((365 * 24 * time.Hour).Seconds())) + ", immutable"

@@ -138,7 +138,10 @@ type inventory struct {
 	logs   []Info
 	keys   []Key
 	labels map[string]string
-	vkeys  map[ID][]string // further verifier keys of logs that are there
+	// Of what is there, what has changed since.
+	vkeys    map[ID][]string // further verifier keys
+	settings map[ID]Settings
+	changed  []Key
 }
 
 func takeInventory(ctx context.Context, store Reader) (i inventory, err error) {
@@ -181,7 +184,7 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 		return nil, "", errors.New("the target is in use already: it has logs, keys or labels; give an empty database")
 	}
 	id := copyingID
-	missing := inventory{labels: make(map[string]string), vkeys: make(map[ID][]string)}
+	missing := inventory{labels: make(map[string]string), vkeys: make(map[ID][]string), settings: make(map[ID]Settings)}
 	if !isCopying {
 		var random [8]byte
 		rand.Read(random[:])
@@ -196,14 +199,40 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 			return nil, "", fmt.Errorf("adding logs to the target: %w", err)
 		}
 	}
-	for log, vkeys := range missing.vkeys {
+	if err := c.update(ctx, missing); err != nil {
+		return nil, "", err
+	}
+	return source.logs, id, nil
+}
+
+// update brings what is there of logs and keys in the target to what it is in the source, which was served meanwhile.
+func (c *copier) update(ctx context.Context, i inventory) error {
+	for log, vkeys := range i.vkeys {
 		for _, vkey := range vkeys {
 			if err := c.to.AddVKey(ctx, log, vkey); err != nil {
-				return nil, "", fmt.Errorf("adding a verifier key to the target: %w", err)
+				return fmt.Errorf("adding a verifier key to the target: %w", err)
 			}
 		}
 	}
-	return source.logs, id, nil
+	for log, settings := range i.settings {
+		_, err := c.to.Configure(ctx, log, func(s *Settings) error {
+			*s = settings
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("changing a log's settings in the target: %w", err)
+		}
+	}
+	for _, k := range i.changed {
+		err := c.to.ChangeKey(ctx, k.ID, func(have *Key) (*Key, error) {
+			*have = k
+			return nil, nil
+		})
+		if err != nil {
+			return fmt.Errorf("changing API key %s in the target: %w", k.ID, err)
+		}
+	}
+	return nil
 }
 
 // within returns an error if i holds anything that isn't in all, and adds to missing what i lacks.
@@ -222,18 +251,24 @@ func (i inventory) within(all inventory, missing *inventory) error {
 		if n := len(have.VKeys); ok && n < len(l.VKeys) { // the source was served meanwhile, and a kind of signature switched on
 			missing.vkeys[l.ID] = l.VKeys[n:]
 		}
+		if ok && !have.Settings.equal(l.Settings) {
+			missing.settings[l.ID] = l.Settings
+		}
 		delete(logs, l.ID)
 	}
 	for _, l := range logs {
 		return fmt.Errorf("the target has a log %s, which isn't the source's", l.Name)
 	}
 	for _, k := range all.keys {
-		if !slices.Contains(i.keys, k) {
+		at := slices.IndexFunc(i.keys, k.same)
+		if at < 0 {
 			missing.keys = append(missing.keys, k)
+		} else if i.keys[at] != k {
+			missing.changed = append(missing.changed, k)
 		}
 	}
 	for _, k := range i.keys {
-		if !slices.Contains(all.keys, k) {
+		if !slices.ContainsFunc(all.keys, k.same) {
 			return fmt.Errorf("the target has an API key %s, which isn't the source's", k.ID)
 		}
 	}
@@ -250,10 +285,16 @@ func (i inventory) within(all inventory, missing *inventory) error {
 	return nil
 }
 
-// sameInfo reports whether what the target has is the source's, but for verifier keys that the source has got since.
+// same reports whether both are one key, whatever has become of it.
+func (k Key) same(o Key) bool {
+	k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt = o.ExpiresAt, o.RevokedAt, o.ReplacedBy, o.LastUsedAt
+	return k == o
+}
+
+// sameInfo reports whether what the target has is the source's, but for verifier keys and settings that the source has got since.
 func sameInfo(target, source Info) bool {
 	n := min(len(target.VKeys), len(source.VKeys))
-	return target.ID == source.ID && target.Name == source.Name && target.Origin == source.Origin && target.Public == source.Public &&
+	return target.ID == source.ID && target.Name == source.Name && target.Origin == source.Origin &&
 		target.CreatedAt == source.CreatedAt && slices.Equal(target.VKeys, source.VKeys[:n])
 }
 

@@ -88,7 +88,7 @@ func newTestService(t testing.TB) *testService {
 		s.url = migrated(t)
 	}
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s

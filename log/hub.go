@@ -74,7 +74,7 @@ func (s *Service) openHub(ctx context.Context) error {
 	l := s.Log(HubName)
 	if l == nil {
 		var err error
-		l, err = s.createLog(ctx, HubName, s.config.HubPublic)
+		l, err = s.createLog(ctx, HubName, Settings{Public: s.config.HubPublic})
 		if errors.Is(err, ErrExists) && s.config.Shared { // another server makes it at this moment
 			err = s.learnSizes(ctx)
 		}
@@ -85,7 +85,6 @@ func (s *Service) openHub(ctx context.Context) error {
 			return fmt.Errorf("making the hub: %w", err)
 		}
 	}
-	l.Public = s.config.HubPublic
 	s.hub = &hub{service: s, log: l}
 	if l.Stopped() == nil { // otherwise it is no measure of others
 		if err := s.hub.compare(ctx); err != nil {

@@ -67,7 +67,7 @@ func newHubService(t testing.TB) (*testService, hubWitness) {
 		s.url = migrated(t)
 	}
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s, w
@@ -88,7 +88,7 @@ func (s *testService) grow(name string, n int) {
 func (s *testService) create(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		if _, err := s.CreateLog(s.t.Context(), name, false); err != nil {
+		if _, err := s.CreateLog(s.t.Context(), name, log.Settings{}); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -193,7 +193,7 @@ func TestTheHubHasWhatLogsHaveSigned(t *testing.T) {
 	s, w := newHubService(t)
 	s.create("a", "b", "idle")
 	hub := s.Log(log.HubName)
-	if hub == nil || !hub.IsHub() || !hub.Public || hub.Sizes() != (log.Sizes{}) {
+	if hub == nil || !hub.IsHub() || !hub.Public() || hub.Sizes() != (log.Sizes{}) {
 		t.Fatalf("the hub: got %+v", hub)
 	}
 	for i := range 5 {
@@ -294,7 +294,7 @@ func TestTheHubHoldsNoEvents(t *testing.T) {
 	s.witnessHub(w)
 	hub := s.Log(log.HubName)
 	ctx := t.Context()
-	if _, err := s.CreateLog(ctx, log.HubName, false); !errors.Is(err, log.ErrName) {
+	if _, err := s.CreateLog(ctx, log.HubName, log.Settings{}); !errors.Is(err, log.ErrName) {
 		t.Errorf("making a log named hub: got %v, want ErrName", err)
 	}
 	for what, err := range map[string]error{

@@ -7,36 +7,75 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 )
 
 // Role is what an API key may do.
 type Role string
 
-// Roles, each allowed only what it says.
+// Roles, each allowed only what it says. All but admin are for one log.
 const (
-	RoleWriter Role = "writer" // append to its log; of what is in it, only the tiles, which hold no content
-	RoleReader Role = "reader" // read its log: events, proofs, checkpoints, tiles
-	RoleAdmin  Role = "admin"  // server-wide: make logs and keys, append to and read every log
+	RoleWriter   Role = "writer"   // append; of what is in the log, only the tiles, which hold no content
+	RoleReader   Role = "reader"   // read events, proofs, checkpoints, tiles
+	RoleExporter Role = "exporter" // what a reader may, and export
+	RoleAuditor  Role = "auditor"  // what an exporter may, have the log verified, and see who read it
+	RoleManager  Role = "manager"  // what an auditor may, and set up the log and its keys, but for other managers'
+	RoleAdmin    Role = "admin"    // server-wide: everything, in every log
 )
+
+// Roles are all roles, from the one that may do least to the one that may do most.
+var Roles = []Role{RoleWriter, RoleReader, RoleExporter, RoleAuditor, RoleManager, RoleAdmin}
 
 // ParseRole returns the role of that name.
 func ParseRole(s string) (Role, error) {
-	switch r := Role(s); r {
-	case RoleWriter, RoleReader, RoleAdmin:
-		return r, nil
+	if slices.Contains(Roles, Role(s)) {
+		return Role(s), nil
 	}
-	return "", fmt.Errorf("role %q is not one of writer, reader, admin", s)
+	names := fmt.Sprintf("%q", Roles)
+	return "", fmt.Errorf("role %q is not one of %s", s, strings.Trim(strings.ReplaceAll(names, `"`, ""), "[]"))
 }
 
-// Key is an API key as a store keeps it: without the secret, of which only a hash exists.
+// Key is an API key as a store keeps it: without the secret, of which only a hash exists. Times are in µs since 1970 UTC, and 0
+// where there is none.
 type Key struct {
 	ID        string // public: 12 base62 characters
 	Hash      [32]byte
 	Role      Role
 	Log       ID // 0 for a server-wide key
 	Name      string
-	CreatedAt int64 // µs since 1970 UTC
+	CreatedAt int64
+	Networks  string // from where it may be used, see ParseNetworks; "": from anywhere
+	Actions   string // what a writer may append, see ParseActions; "": any event
+	Rates     Rates
+	// The rest changes, see Store.ChangeKey and Store.UseKeys.
+	ExpiresAt  int64
+	RevokedAt  int64
+	ReplacedBy string // public id of the key that was made to follow it
+	LastUsedAt int64  // to about a minute
+}
+
+// Rates are how much is taken in a second, on average. 0 is no limit of its own.
+type Rates struct {
+	Events   int
+	Requests int
+}
+
+// Errors of a key that was good once.
+var (
+	ErrKeyRevoked = errors.New("this API key was revoked")
+	ErrKeyExpired = errors.New("this API key has expired")
+)
+
+// Ended returns why the key isn't good any more at a time, or nil.
+func (k Key) Ended(now int64) error {
+	switch {
+	case k.RevokedAt != 0 && k.RevokedAt <= now:
+		return fmt.Errorf("%w at %s", ErrKeyRevoked, AppendTime(nil, k.RevokedAt))
+	case k.ExpiresAt != 0 && k.ExpiresAt <= now:
+		return fmt.Errorf("%w at %s", ErrKeyExpired, AppendTime(nil, k.ExpiresAt))
+	}
+	return nil
 }
 
 const (
@@ -51,13 +90,20 @@ const (
 // ErrKeyFormat means that a text is not an API key: mistyped, cut off, or something else altogether.
 var ErrKeyFormat = errors.New("not an API key (tl_<id>_<secret>_<checksum>)")
 
-// NewKey makes an API key and returns it with its text, tl_<id>_<secret>_<checksum>, which is kept nowhere: 12, 32 and 6
-// characters of base62, the secret 190 bits of them from the system's random source.
+// NewKey makes an API key without any restriction but its role's, and returns it with its text, see Key.fresh.
 func NewKey(role Role, log ID, name string, now int64) (Key, string) {
+	return Key{Role: role, Log: log, Name: name}.fresh(now)
+}
+
+// fresh returns a new key that may do what k may, and its text, tl_<id>_<secret>_<checksum>, which is kept nowhere: 12, 32 and 6
+// characters of base62, the secret 190 bits of them from the system's random source.
+func (k Key) fresh(now int64) (Key, string) {
 	id, secret := randomBase62(keyIDLen), randomBase62(keySecretLen)
 	text := keyPrefix + id + "_" + secret
 	text += "_" + keyChecksum(text)
-	return Key{ID: id, Hash: sha256.Sum256([]byte(text)), Role: role, Log: log, Name: name, CreatedAt: now}, text
+	k.ID, k.Hash, k.CreatedAt = id, sha256.Sum256([]byte(text)), now
+	k.RevokedAt, k.ReplacedBy, k.LastUsedAt = 0, "", 0
+	return k, text
 }
 
 // ParseKey returns the public id in the text of an API key, after checking its form and checksum. It says nothing about

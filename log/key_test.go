@@ -57,7 +57,7 @@ func TestMistypedKeys(t *testing.T) {
 }
 
 func TestParseRole(t *testing.T) {
-	for _, name := range []string{"writer", "reader", "admin"} {
+	for _, name := range []string{"writer", "reader", "exporter", "auditor", "manager", "admin"} {
 		if r, err := log.ParseRole(name); err != nil || string(r) != name {
 			t.Errorf("%s: got %q, %v", name, r, err)
 		}

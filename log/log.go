@@ -24,6 +24,7 @@ type Log struct {
 	service   *Service
 	queue     logQueue // guarded by the sequencer
 	progress  progress
+	settings  atomic.Pointer[Settings]
 	signing   sync.Mutex // guards publisher
 	publisher *checkpoint.Publisher
 	recorded  []byte                 // the note that this server recorded last; guarded by signing

@@ -248,7 +248,7 @@ func checkSearch(t rapid.TB, l *log.Log, all []stored, f *log.Filter, p log.Page
 func TestASearchFindsWhatANaiveOneFinds(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
-	small, err := s.CreateLog(t.Context(), "small", false)
+	small, err := s.CreateLog(t.Context(), "small", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -565,7 +565,7 @@ func TestAppendsWaitForAnIndexThatIsFarBehind(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "the search index couldn't be written") {
 		t.Errorf("ready after 31 seconds: got %v, want a word about the index", err)
 	}
-	other, err := s.CreateLog(t.Context(), "other", false)
+	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,6 +70,7 @@ type Service struct {
 	hub       *hub // nil: none is kept
 
 	creating sync.Mutex // one log is created at a time
+	settling sync.Mutex // settings are read or changed by one at a time
 	mu       sync.RWMutex
 	logs     []*Log
 	byName   map[string]*Log
@@ -162,6 +163,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	}
 	if c.Shared {
 		s.loops.Go(func() { s.follow(ctx) })
+		s.loops.Go(func() { s.learnSettings(ctx) })
 	}
 	if replica != nil {
 		s.loops.Go(func() { replica.takeUp(ctx) })
@@ -252,6 +254,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{Info: info, service: s, logID: checkpoint.LogID(info.VKeys[0])}
+	l.adopt(info.Settings)
 	if s.gates(info) {
 		l.progress.gate()
 	}
@@ -400,19 +403,23 @@ func (s *Service) add(l *Log) {
 }
 
 // CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName,
-// ErrExists if the name was ever used, or ErrNotReady if the log is made but couldn't be signed yet, which is tried again.
-func (s *Service) CreateLog(ctx context.Context, name string, public bool) (*Log, error) {
+// ErrSettings, ErrExists if the name was ever used, or ErrNotReady if the log is made but couldn't be signed yet, which is tried
+// again.
+func (s *Service) CreateLog(ctx context.Context, name string, settings Settings) (*Log, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	return s.createLog(ctx, name, public)
+	if err := settings.Check(); err != nil {
+		return nil, err
+	}
+	return s.createLog(ctx, name, settings)
 }
 
 // createLog makes a log of any name.
-func (s *Service) createLog(ctx context.Context, name string, public bool) (*Log, error) {
+func (s *Service) createLog(ctx context.Context, name string, settings Settings) (*Log, error) {
 	s.creating.Lock()
 	defer s.creating.Unlock()
-	info := Info{Name: name, Origin: s.config.Prefix + "/logs/" + name, Public: public, CreatedAt: s.config.Now().UnixMicro()}
+	info := Info{Name: name, Origin: s.config.Prefix + "/logs/" + name, Settings: settings, CreatedAt: s.config.Now().UnixMicro()}
 	if err := checkpoint.CheckOrigin(info.Origin); err != nil {
 		return nil, err
 	}
@@ -495,10 +502,55 @@ func (s *Service) Tenants() []*Log {
 // Witnessed reports whether there are witnesses that events can be witnessed by.
 func (s *Service) Witnessed() bool { return s.config.Policy != nil }
 
-// CreateKey makes an API key and returns it with its text, which is not kept.
-func (s *Service) CreateKey(ctx context.Context, role Role, log ID, name string) (Key, string, error) {
-	k, text := NewKey(role, log, name, s.config.Now().UnixMicro())
+// CreateKey makes an API key that may do what k may, until k expires, and returns it with its text, which is not kept.
+func (s *Service) CreateKey(ctx context.Context, k Key) (Key, string, error) {
+	k, text := k.fresh(s.config.Now().UnixMicro())
 	return k, text, s.store.CreateKey(ctx, k)
+}
+
+// RevokeKey ends an API key now, if it hasn't ended before, and returns it. The error is ErrNotFound if there is no such key.
+func (s *Service) RevokeKey(ctx context.Context, id string) (Key, error) {
+	var revoked Key
+	err := s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
+		if now := s.config.Now().UnixMicro(); k.RevokedAt == 0 {
+			k.RevokedAt = now
+		}
+		revoked = *k
+		return nil, nil
+	})
+	return revoked, err
+}
+
+// ErrReplaced means that an API key has been rotated before.
+var ErrReplaced = errors.New("this API key was rotated before")
+
+// RotateKey makes an API key that may do what another one may, for as long from now as that was made for, and returns it with its
+// text, which is not kept. The other one ends after the overlap, if not sooner. The error is ErrNotFound if there is none,
+// ErrKeyRevoked or ErrKeyExpired if it has ended, or ErrReplaced: each key is followed by one.
+func (s *Service) RotateKey(ctx context.Context, id string, overlap time.Duration) (next Key, text string, err error) {
+	err = s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
+		now := s.config.Now().UnixMicro()
+		if err := k.Ended(now); err != nil {
+			return nil, err
+		}
+		if k.ReplacedBy != "" {
+			return nil, fmt.Errorf("%w: %s follows it", ErrReplaced, k.ReplacedBy)
+		}
+		next, text = k.fresh(now)
+		end := now + overlap.Microseconds()
+		if k.ExpiresAt != 0 {
+			next.ExpiresAt = now + k.ExpiresAt - k.CreatedAt
+			end = min(end, k.ExpiresAt)
+		}
+		k.ExpiresAt, k.ReplacedBy = end, next.ID
+		return &next, nil
+	})
+	return next, text, err
+}
+
+// UseKeys notes when API keys were used last, in µs since 1970 UTC by their public ids.
+func (s *Service) UseKeys(ctx context.Context, at map[string]int64) error {
+	return s.store.UseKeys(ctx, at)
 }
 
 // Key returns the API key with the public id, or ErrNotFound.

@@ -30,6 +30,9 @@ func (l *Log) Refresh(ctx context.Context) error {
 		return fmt.Errorf("reading the head of log %s: %w", l.Name, err)
 	}
 	l.progress.grown(head.Size)
+	if head.Frozen {
+		l.progress.frozen.Store(true)
+	}
 	return nil
 }
 

@@ -29,15 +29,17 @@ var (
 // ID numbers a log within its store. It is not shown outside.
 type ID int64
 
-// Info is what a store keeps about a log besides its content. All of it is fixed at creation, but that verifier keys are added.
+// Info is what a store keeps about a log besides its content. It is fixed at creation, but that verifier keys are added, and
+// for what is said to be as it was read.
 type Info struct {
 	ID        ID
 	Name      string // [a-z0-9][a-z0-9-]{0,62}
 	Origin    string // <host>/logs/<name>, the checkpoints' first line
-	Public    bool   // whether anyone may read its tiles
 	CreatedAt int64  // µs since 1970 UTC
 	// VKeys are the verifier keys ever valid for the log, the first of them made with the log.
-	VKeys []string
+	VKeys    []string
+	Settings Settings // as they were read
+	Frozen   bool     // as it was read: whether the log has ended, see Head
 }
 
 // Head is the sequenced end of a log: what the next entry builds on.
@@ -252,8 +254,16 @@ type Store interface {
 	AddEvidence(ctx context.Context, log ID, e Evidence) error
 	// Label returns a text kept under name, which value becomes if there was none.
 	Label(ctx context.Context, name, value string) (string, error)
+	// Configure lets change alter the settings of a log, and returns them; meanwhile nobody else does. It is ErrNotFound if there is
+	// no such log, and change's error if it returns one, after which nothing is altered. change may be called again.
+	Configure(ctx context.Context, log ID, change func(*Settings) error) (Settings, error)
 	// CreateKey adds an API key.
 	CreateKey(ctx context.Context, k Key) error
+	// ChangeKey lets change alter what changes of an API key, and adds the key that it returns, if any, both or none; meanwhile nobody
+	// else does. It is ErrNotFound if there is no such key, and change's error if it returns one. change may be called again.
+	ChangeKey(ctx context.Context, id string, change func(*Key) (next *Key, err error)) error
+	// UseKeys notes when API keys were used last, by their ids, unless they were used later. Ids of no key are passed over.
+	UseKeys(ctx context.Context, at map[string]int64) error
 	// Key returns the API key with the public id, or ErrNotFound.
 	Key(ctx context.Context, id string) (Key, error)
 	// Ping reports whether the store answers.

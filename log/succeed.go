@@ -56,10 +56,9 @@ func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, c
 	if _, err := old.fenced(ctx); err != nil {
 		return nil, last, err
 	}
-	if err := s.store.Freeze(ctx, old.ID); err != nil {
-		return nil, last, fmt.Errorf("freezing log %s: %w", name, err)
+	if err := old.Freeze(ctx); err != nil {
+		return nil, last, err
 	}
-	old.progress.frozen.Store(true)
 	if err := old.signToEnd(ctx); err != nil {
 		return nil, last, fmt.Errorf("signing the end of log %s: %w", name, err)
 	}
@@ -68,7 +67,7 @@ func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, c
 		return nil, last, err
 	}
 	if next == nil {
-		if next, err = s.CreateLog(ctx, as, old.Public); err != nil {
+		if next, err = s.CreateLog(ctx, as, old.Settings()); err != nil {
 			return nil, last, fmt.Errorf("making log %s: %w", as, err)
 		}
 	}

@@ -158,7 +158,7 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 		t.Errorf("begun from %+v", r.c)
 	}
 	s.checkFollows(r.next, r.c, "")
-	if r.next.Public {
+	if r.next.Public() {
 		t.Error("the following log of a private one is public")
 	}
 
@@ -167,7 +167,7 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 	if err != nil || again != r.next || c != r.c || again.Sizes().Size != 1 {
 		t.Errorf("again: %v, %+v, size %d", err, c, again.Sizes().Size)
 	}
-	if _, err := s.CreateLog(t.Context(), "other", true); err != nil {
+	if _, err := s.CreateLog(t.Context(), "other", log.Settings{Public: true}); err != nil {
 		t.Fatal(err)
 	}
 	for what, names := range map[string][2]string{
@@ -187,7 +187,7 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 		}
 	}
 	third, _, err := s.Succeed(t.Context(), "other", "third", "")
-	if err != nil || !third.Public {
+	if err != nil || !third.Public() {
 		t.Errorf("succeeding an empty, public log: %v", err)
 	}
 }
@@ -213,7 +213,7 @@ func TestALogWithoutItsFenceIsNotFollowed(t *testing.T) {
 // Freezing a log is known to every server before its next append, and has no part in what others do.
 func TestAFrozenLogRefusesWhatIsQueued(t *testing.T) {
 	s := newTestService(t)
-	other, err := s.CreateLog(t.Context(), "other", false)
+	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -230,7 +230,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		return nil, err
 	}
 	if len(r.service.Tenants()) == 0 {
-		if _, err := r.service.CreateLog(ctx, api.DefaultLog, false); err != nil && !errors.Is(err, log.ErrExists) {
+		if _, err := r.service.CreateLog(ctx, api.DefaultLog, log.Settings{}); err != nil && !errors.Is(err, log.ErrExists) {
 			return nil, fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
 		}
 	}

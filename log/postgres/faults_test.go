@@ -43,7 +43,7 @@ func serve(t *testing.T, direct string, o postgres.Options) *service {
 	}
 	s := &service{t: t, fence: fence, direct: direct}
 	s.open(o)
-	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -400,6 +400,14 @@ func TestWritesAreNotRepeatedByThemselves(t *testing.T) {
 		do              func() error
 	}{
 		{"key", "INSERT INTO api_keys", func() error { return s.CreateKey(ctx, key) }},
+		{"changed key", "UPDATE api_keys SET expires_at", func() error {
+			return s.ChangeKey(ctx, key.ID, func(k *log.Key) (*log.Key, error) { k.RevokedAt = 1; return nil, nil })
+		}},
+		{"used key", "UPDATE api_keys SET last_used_at", func() error { return s.UseKeys(ctx, map[string]int64{key.ID: 1}) }},
+		{"settings", "UPDATE logs", func() error {
+			_, err := s.Configure(ctx, info.ID, func(c *log.Settings) error { c.Title = "t"; return nil })
+			return err
+		}},
 		{"renamed label", "UPDATE labels", func() error { return s.RenameLabel(ctx, "from", "to") }},
 		{"label", "INSERT INTO labels", func() error { _, err := s.Label(ctx, "name", "value"); return err }},
 		{"freeze", "UPDATE heads", func() error { return s.Freeze(ctx, info.ID) }},

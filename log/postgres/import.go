@@ -24,7 +24,10 @@ func (s *Store) Import(ctx context.Context, logs []log.Info, keys []log.Key, lab
 func importAll(ctx context.Context, t *sqlx.Tx, logs []log.Info, keys []log.Key, labels map[string]string) error {
 	for i := range logs {
 		l := &logs[i]
-		if _, err := t.ExecContext(ctx, sqlImportLog, l.ID, l.Name, l.Origin, l.Public, l.CreatedAt); err != nil {
+		c := l.Settings
+		_, err := t.ExecContext(ctx, sqlImportLog, l.ID, l.Name, l.Origin, l.CreatedAt, c.Title, c.Public, c.Rates.Events, c.Rates.Requests,
+			packTexts(c.Required))
+		if err != nil {
 			return err
 		}
 		if err := insertEmpty(ctx, t, l.ID, l); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -245,4 +246,37 @@ func TestARestartOfTheServerIsSurvived(t *testing.T) {
 		}
 	}
 	svc.holds(ids...)
+}
+
+// Logs and keys that an older program has made have no settings, and no end.
+func TestOlderLogsAndKeysAreBroughtUp(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	if err := postgres.MigrateTo(t.Context(), url, 5); err != nil {
+		t.Fatal(err)
+	}
+	info := log.Info{ID: 1, Name: "one", Origin: "test.example/logs/one", CreatedAt: 5, Settings: log.Settings{Public: true}}
+	key, _ := log.NewKey(log.RoleReader, 1, "a name", 3)
+	for statement, args := range map[string][]any{
+		"INSERT INTO logs (id, name, origin, public, created_at) VALUES (1, 'one', 'test.example/logs/one', TRUE, 5)": nil,
+		"INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES ($1, $2, 'reader', 1, 'a name', 3)":      {key.ID, key.Hash[:]},
+	} {
+		if _, err := direct(t, url).Exec(statement, args...); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	s, err := postgres.Open(t.Context(), postgres.Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got, err := s.Key(t.Context(), key.ID); err != nil || got != key {
+		t.Errorf("key: got %+v, %v, want %+v", got, err, key)
+	}
+	if logs, err := s.Logs(t.Context()); err != nil || len(logs) != 1 || !reflect.DeepEqual(logs[0], info) {
+		t.Errorf("logs: got %+v, %v, want %+v", logs, err, info)
+	}
 }

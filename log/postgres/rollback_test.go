@@ -29,7 +29,7 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 	url := migrated(t)
 	svc := serve(t, url, postgres.Options{URL: url + "&deadlock_timeout=1s"}) // looked for once, when the rival waits, too
 	for _, name := range []string{"second", "third", "fourth", "fifth"} {     // of two lanes, those with odd numbers are in one
-		if _, err := svc.CreateLog(t.Context(), name, false); err != nil {
+		if _, err := svc.CreateLog(t.Context(), name, log.Settings{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,10 +131,10 @@ func TestTheIsolationIsTheProgramsOwn(t *testing.T) {
 				}
 				ids[i] = append(ids[i], id)
 				if n%10 == 0 {
-					if _, err := svc.CreateLog(t.Context(), fmt.Sprintf("log-%d-%d", i, n), false); err != nil {
+					if _, err := svc.CreateLog(t.Context(), fmt.Sprintf("log-%d-%d", i, n), log.Settings{}); err != nil {
 						t.Errorf("log %d-%d: %v", i, n, err)
 					}
-					if _, _, err := svc.CreateKey(t.Context(), log.RoleReader, 0, id); err != nil {
+					if _, _, err := svc.CreateKey(t.Context(), log.Key{Role: log.RoleReader, Name: id}); err != nil {
 						t.Errorf("key %s: %v", id, err)
 					}
 				}
@@ -206,6 +206,9 @@ func TestEveryWriteThatIsRolledBackIsDoneAgain(t *testing.T) {
 	s := open(t, url)
 	l := storetest.CreateLog(t, s, "first")
 	db := direct(t, url)
+	if err := s.CreateKey(t.Context(), log.Key{ID: "changed"}); err != nil {
+		t.Fatal(err)
+	}
 	n := 0
 	var label string // that is there
 	var indexed log.Indexed
@@ -221,6 +224,14 @@ func TestEveryWriteThatIsRolledBackIsDoneAgain(t *testing.T) {
 			return s.RecordAll(t.Context(), l.ID, []log.Signed{{Size: uint64(n), Note: []byte("note")}})
 		}},
 		{"api_keys", func() error { return s.CreateKey(t.Context(), log.Key{ID: fmt.Sprint(n)}) }},
+		{"api_keys", func() error {
+			return s.ChangeKey(t.Context(), "changed", func(k *log.Key) (*log.Key, error) { k.RevokedAt++; return nil, nil })
+		}},
+		{"api_keys", func() error { return s.UseKeys(t.Context(), map[string]int64{"changed": int64(n)}) }},
+		{"logs", func() error {
+			_, err := s.Configure(t.Context(), l.ID, func(c *log.Settings) error { c.Title = fmt.Sprint(n); return nil })
+			return err
+		}},
 		{"labels", func() error {
 			label = fmt.Sprint("label-", n)
 			_, err := s.Label(t.Context(), label, "value")

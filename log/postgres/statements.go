@@ -124,16 +124,21 @@ const (
 		       (SELECT count(*) FROM hub_entries WHERE log = $1),
 		       (SELECT count(*) FROM nodes WHERE log = $1)`
 	sqlLogs = `
-		SELECT id, name, origin, public, created_at, coalesce(vkey, '')
-		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
+		SELECT id, name, origin, created_at, title, public, event_rate, request_rate, required, coalesce(frozen, FALSE),
+		       coalesce(vkey, '')
+		FROM logs LEFT JOIN heads ON heads.log = id LEFT JOIN log_keys ON log_keys.log = id ORDER BY id, seq`
 	sqlKey = `
-		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = $1`
+		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
+		       last_used_at
+		FROM api_keys WHERE id = $1`
 	sqlIDs = `
 		SELECT id, idx FROM ids WHERE log = $1 AND id > $2 ORDER BY id LIMIT 10000`
 	sqlLabels = `
 		SELECT name, value FROM labels`
 	sqlKeys = `
-		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
+		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
+		       last_used_at
+		FROM api_keys ORDER BY created_at, id`
 	sqlLabel = `
 		SELECT value FROM labels WHERE name = $1`
 	sqlSettings = `
@@ -184,11 +189,16 @@ const (
 	sqlTaken = `
 		SELECT EXISTS (SELECT 1 FROM logs WHERE name = $1 OR origin = $2)`
 	sqlInsertLog = `
-		INSERT INTO logs (id, name, origin, public, created_at)
-		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4 FROM logs
+		INSERT INTO logs (id, name, origin, created_at, title, public, event_rate, request_rate, required)
+		SELECT coalesce(max(id), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8 FROM logs
 		RETURNING id`
 	sqlImportLog = `
-		INSERT INTO logs (id, name, origin, public, created_at) VALUES ($1, $2, $3, $4, $5)`
+		INSERT INTO logs (id, name, origin, created_at, title, public, event_rate, request_rate, required)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
+	sqlLockSettings = `
+		SELECT title, public, event_rate, request_rate, required FROM logs WHERE id = $1 FOR UPDATE`
+	sqlConfigure = `
+		UPDATE logs SET title = $2, public = $3, event_rate = $4, request_rate = $5, required = $6 WHERE id = $1`
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES ($1, $2, $3)`
 	sqlAddVKey = `
@@ -231,7 +241,16 @@ const (
 	sqlInsertEvidence = `
 		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
-		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)`
+		INSERT INTO api_keys (id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at,
+		                      revoked_at, replaced_by, last_used_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+	sqlLockKey   = sqlKey + ` FOR UPDATE`
+	sqlChangeKey = `
+		UPDATE api_keys SET expires_at = $2, revoked_at = $3, replaced_by = $4, last_used_at = $5 WHERE id = $1`
+	sqlUseKeys = `
+		UPDATE api_keys SET last_used_at = u.at
+		FROM unnest($1::TEXT[], $2::BIGINT[]) AS u (id, at)
+		WHERE api_keys.id = u.id AND api_keys.last_used_at < u.at`
 	sqlInsertLabel = `
 		INSERT INTO labels (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING`
 	sqlImportLabel = `

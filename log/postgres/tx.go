@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -400,7 +402,9 @@ func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
 		if taken {
 			return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
 		}
-		err := t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
+		c := info.Settings
+		err := t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.CreatedAt, c.Title, c.Public, c.Rates.Events,
+			c.Rates.Requests, packTexts(c.Required))
 		if pq.As(err, pqerror.UniqueViolation) != nil {
 			// Another server made a log at the same time, which took the number, or the name.
 			return fmt.Errorf("%w: %w", log.ErrRolledBack, err)
@@ -551,8 +555,76 @@ func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
 }
 
 func insertKey(ctx context.Context, t *sqlx.Tx, k log.Key) error {
-	_, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt)
+	_, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt, k.Networks, k.Actions,
+		k.Rates.Events, k.Rates.Requests, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt)
 	return err
+}
+
+// ChangeKey changes an API key, and adds the one that follows it.
+func (s *Store) ChangeKey(ctx context.Context, id string, change func(*log.Key) (*log.Key, error)) error {
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		k, err := scanKey(t.QueryRowxContext(ctx, sqlLockKey, id))
+		if err != nil {
+			return err
+		}
+		next, err := change(&k)
+		if err != nil {
+			return err
+		}
+		if _, err := t.ExecContext(ctx, sqlChangeKey, id, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt); err != nil {
+			return err
+		}
+		if next == nil {
+			return nil
+		}
+		return insertKey(ctx, t, *next)
+	})
+}
+
+// UseKeys notes when API keys were used.
+func (s *Store) UseKeys(ctx context.Context, at map[string]int64) error {
+	var ids pq.StringArray
+	var times pq.Int64Array
+	for _, id := range slices.Sorted(maps.Keys(at)) {
+		ids, times = append(ids, id), append(times, at[id])
+	}
+	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		_, err := t.ExecContext(ctx, sqlUseKeys, ids, times)
+		return err
+	})
+}
+
+// Configure changes the settings of a log.
+func (s *Store) Configure(ctx context.Context, id log.ID, change func(*log.Settings) error) (c log.Settings, err error) {
+	err = s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
+		c = log.Settings{}
+		var required string
+		err := t.QueryRowxContext(ctx, sqlLockSettings, id).Scan(&c.Title, &c.Public, &c.Rates.Events, &c.Rates.Requests, &required)
+		if err != nil {
+			return orNotFound(err)
+		}
+		if c.Required, err = unpackTexts(required); err != nil {
+			return err
+		}
+		if err := change(&c); err != nil {
+			return err
+		}
+		_, err = t.ExecContext(ctx, sqlConfigure, id, c.Title, c.Public, c.Rates.Events, c.Rates.Requests, packTexts(c.Required))
+		return err
+	})
+	return c, err
+}
+
+// packTexts returns texts as a JSON array.
+func packTexts(texts []string) string {
+	if texts == nil {
+		texts = []string{}
+	}
+	out, err := json.Marshal(texts)
+	if err != nil {
+		panic(err) // texts always have a JSON form
+	}
+	return string(out)
 }
 
 func packHashes(hashes []merkle.Hash) []byte {

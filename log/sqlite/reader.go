@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -44,8 +45,14 @@ func (s *Store) Logs(ctx context.Context) ([]log.Info, error) {
 	var logs []log.Info
 	err := each(ctx, s.read, sqlLogs, func(rows *sqlx.Rows) error {
 		var l log.Info
-		var vkey string
-		if err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.Public, &l.CreatedAt, &vkey); err != nil {
+		c := &l.Settings
+		var required, vkey string
+		err := rows.Scan(&l.ID, &l.Name, &l.Origin, &l.CreatedAt, &c.Title, &c.Public, &c.Rates.Events, &c.Rates.Requests, &required,
+			&l.Frozen, &vkey)
+		if err != nil {
+			return err
+		}
+		if c.Required, err = unpackTexts(required); err != nil {
 			return err
 		}
 		if n := len(logs); n == 0 || logs[n-1].ID != l.ID {
@@ -319,6 +326,17 @@ func (s *Store) Keys(ctx context.Context) (keys []log.Key, err error) {
 	return keys, err
 }
 
+// unpackTexts returns the texts of a JSON array, nil for an empty one.
+func unpackTexts(array string) (texts []string, err error) {
+	if err := json.Unmarshal([]byte(array), &texts); err != nil {
+		return nil, damaged("%q isn't an array of texts", array)
+	}
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	return texts, nil
+}
+
 // Labels returns all labels.
 func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 	labels := make(map[string]string)
@@ -335,7 +353,8 @@ func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 
 func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {
 	var hash []byte
-	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt); err != nil {
+	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt, &k.Networks, &k.Actions, &k.Rates.Events,
+		&k.Rates.Requests, &k.ExpiresAt, &k.RevokedAt, &k.ReplacedBy, &k.LastUsedAt); err != nil {
 		return k, orNotFound(err)
 	}
 	if len(hash) != len(k.Hash) {

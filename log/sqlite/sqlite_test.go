@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -128,7 +129,7 @@ func TestANewerSchemaIsRefusedUntouched(t *testing.T) {
 	}
 }
 
-// A store that was made before logs could be frozen.
+// A store that was made before logs could be frozen or had settings, and before keys could end.
 func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "treeline.db")
 	s, err := sqlite.Open(t.Context(), path)
@@ -136,8 +137,20 @@ func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := storetest.CreateLog(t, s, "one")
+	key, _ := log.NewKey(log.RoleReader, info.ID, "a name", 3)
+	if err := s.CreateKey(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
 	s.Close()
 	db := sqlx.MustOpen("sqlite", path)
+	for table, newer := range map[string]string{
+		"logs":     "title event_rate request_rate required",
+		"api_keys": "networks actions event_rate request_rate expires_at revoked_at replaced_by last_used_at",
+	} {
+		for column := range strings.FieldsSeq(newer) {
+			db.MustExec(`ALTER TABLE ` + table + ` DROP COLUMN ` + column)
+		}
+	}
 	for _, newer := range []string{"cosignatures", "confirmations", "evidence", "hub_entries"} {
 		db.MustExec(`DROP TABLE ` + newer)
 	}
@@ -153,6 +166,12 @@ func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 	defer s.Close()
 	if head, err := s.Head(t.Context(), info.ID); err != nil || head.Frozen {
 		t.Errorf("head: got %+v, %v", head, err)
+	}
+	if got, err := s.Key(t.Context(), key.ID); err != nil || got != key {
+		t.Errorf("key: got %+v, %v, want %+v", got, err, key)
+	}
+	if logs, err := s.Logs(t.Context()); err != nil || len(logs) != 1 || !reflect.DeepEqual(logs[0], info) {
+		t.Errorf("logs: got %+v, %v, want %+v", logs, err, info)
 	}
 }
 

@@ -80,24 +80,32 @@ const (
 		       (SELECT count(*) FROM hub_entries WHERE log = ?1),
 		       (SELECT count(*) FROM nodes WHERE log = ?1)`
 	sqlLogs = `
-		SELECT id, name, origin, public, created_at, coalesce(vkey, '')
-		FROM logs LEFT JOIN log_keys ON log = id ORDER BY id, seq`
+		SELECT id, name, origin, created_at, title, public, event_rate, request_rate, required, coalesce(frozen, 0), coalesce(vkey, '')
+		FROM logs LEFT JOIN heads ON heads.log = id LEFT JOIN log_keys ON log_keys.log = id ORDER BY id, seq`
 	sqlKey = `
-		SELECT id, hash, role, log, name, created_at FROM api_keys WHERE id = ?`
+		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
+		       last_used_at
+		FROM api_keys WHERE id = ?`
 	sqlIDs = `
 		SELECT id, idx FROM ids WHERE log = ? ORDER BY id`
 	sqlLabels = `
 		SELECT name, value FROM labels`
 	sqlKeys = `
-		SELECT id, hash, role, log, name, created_at FROM api_keys ORDER BY created_at, id`
+		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
+		       last_used_at
+		FROM api_keys ORDER BY created_at, id`
 )
 
 // Statements of creation.
 const (
 	sqlInsertLog = `
-		INSERT INTO logs (id, name, origin, public, created_at)
-		SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ? FROM logs
+		INSERT INTO logs (id, name, origin, created_at, title, public, event_rate, request_rate, required)
+		SELECT coalesce(max(id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ? FROM logs
 		RETURNING id`
+	sqlSettings = `
+		SELECT title, public, event_rate, request_rate, required FROM logs WHERE id = ?`
+	sqlConfigure = `
+		UPDATE logs SET title = ?, public = ?, event_rate = ?, request_rate = ?, required = ? WHERE id = ?`
 	sqlInsertVKey = `
 		INSERT INTO log_keys (log, seq, vkey) VALUES (?, ?, ?)`
 	sqlAddVKey = `
@@ -121,7 +129,13 @@ const (
 	sqlInsertEvidence = `
 		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
-		INSERT INTO api_keys (id, hash, role, log, name, created_at) VALUES (?, ?, ?, ?, ?, ?)`
+		INSERT INTO api_keys (id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at,
+		                      revoked_at, replaced_by, last_used_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	sqlChangeKey = `
+		UPDATE api_keys SET expires_at = ?, revoked_at = ?, replaced_by = ?, last_used_at = ? WHERE id = ?`
+	sqlUseKey = `
+		UPDATE api_keys SET last_used_at = ?1 WHERE id = ?2 AND last_used_at < ?1`
 	sqlInsertLabel = `
 		INSERT INTO labels (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING`
 	sqlLabel = `

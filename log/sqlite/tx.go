@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -145,7 +146,9 @@ func (s *Store) CreateLog(ctx context.Context, info *log.Info) error {
 		return fmt.Errorf("log %q: %w", info.Name, log.ErrExists)
 	}
 	var id log.ID
-	err = t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.Public, info.CreatedAt)
+	c := info.Settings
+	err = t.GetContext(ctx, &id, sqlInsertLog, info.Name, info.Origin, info.CreatedAt, c.Title, c.Public, c.Rates.Events, c.Rates.Requests,
+		packTexts(c.Required))
 	if err != nil {
 		return describe(err)
 	}
@@ -257,10 +260,91 @@ func (s *Store) Label(ctx context.Context, name, value string) (string, error) {
 	return kept, describe(err)
 }
 
+// Configure changes the settings of a log.
+func (s *Store) Configure(ctx context.Context, id log.ID, change func(*log.Settings) error) (c log.Settings, err error) {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return c, describe(err)
+	}
+	defer t.Rollback()
+	var required string
+	err = t.QueryRowxContext(ctx, sqlSettings, id).Scan(&c.Title, &c.Public, &c.Rates.Events, &c.Rates.Requests, &required)
+	if err != nil {
+		return c, orNotFound(err)
+	}
+	if c.Required, err = unpackTexts(required); err != nil {
+		return c, err
+	}
+	if err := change(&c); err != nil {
+		return c, err
+	}
+	_, err = t.ExecContext(ctx, sqlConfigure, c.Title, c.Public, c.Rates.Events, c.Rates.Requests, packTexts(c.Required), id)
+	if err != nil {
+		return c, describe(err)
+	}
+	return c, describe(t.Commit())
+}
+
 // CreateKey adds an API key.
-func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
-	_, err := s.write.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], k.Role, k.Log, k.Name, k.CreatedAt)
+func (s *Store) CreateKey(ctx context.Context, k log.Key) error { return insertKey(ctx, s.write, k) }
+
+func insertKey(ctx context.Context, db sqlx.ExecerContext, k log.Key) error {
+	_, err := db.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], k.Role, k.Log, k.Name, k.CreatedAt, k.Networks, k.Actions,
+		k.Rates.Events, k.Rates.Requests, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt)
 	return describe(err)
+}
+
+// ChangeKey changes an API key, and adds the one that follows it.
+func (s *Store) ChangeKey(ctx context.Context, id string, change func(*log.Key) (*log.Key, error)) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	k, err := scanKey(t.QueryRowxContext(ctx, sqlKey, id))
+	if err != nil {
+		return err
+	}
+	next, err := change(&k)
+	if err != nil {
+		return err
+	}
+	if _, err := t.ExecContext(ctx, sqlChangeKey, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt, id); err != nil {
+		return describe(err)
+	}
+	if next != nil {
+		if err := insertKey(ctx, t, *next); err != nil {
+			return err
+		}
+	}
+	return describe(t.Commit())
+}
+
+// UseKeys notes when API keys were used.
+func (s *Store) UseKeys(ctx context.Context, at map[string]int64) error {
+	t, err := s.write.BeginTxx(ctx, nil)
+	if err != nil {
+		return describe(err)
+	}
+	defer t.Rollback()
+	for id, used := range at {
+		if _, err := t.ExecContext(ctx, sqlUseKey, used, id); err != nil {
+			return describe(err)
+		}
+	}
+	return describe(t.Commit())
+}
+
+// packTexts returns texts as a JSON array.
+func packTexts(texts []string) string {
+	if texts == nil {
+		texts = []string{}
+	}
+	out, err := json.Marshal(texts)
+	if err != nil {
+		panic(err) // texts always have a JSON form
+	}
+	return string(out)
 }
 
 func packHashes(hashes []merkle.Hash) []byte {

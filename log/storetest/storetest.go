@@ -45,6 +45,9 @@ func Run(t *testing.T, o Opener) {
 		{"evidence stays as it was first", testEvidence},
 		{"a label is what it became first", testLabel},
 		{"keys are found by their public id", testKeys},
+		{"a key is changed, and another added, both or neither", testChangeKey},
+		{"the last use of a key is the latest that was noted", testUseKeys},
+		{"settings are changed by one at a time", testConfigure},
 		{"entries and contents are found one by one", testAt},
 		{"an index is moved as a whole or not at all", testWriteIndex},
 		{"blocks are those that may hold keys in the ranges", testBlocks},
@@ -648,6 +651,7 @@ func testKeys(t *testing.T, o Opener) {
 	s := o.Open(t)
 	info := CreateLog(t, s, "one")
 	writer, text := log.NewKey(log.RoleWriter, info.ID, "a name", 1)
+	writer = restricted(writer)
 	admin, _ := log.NewKey(log.RoleAdmin, 0, "", 2)
 	for _, k := range []log.Key{writer, admin} {
 		if err := s.CreateKey(t.Context(), k); err != nil {
@@ -664,6 +668,151 @@ func testKeys(t *testing.T, o Opener) {
 	}
 	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{writer, admin}) {
 		t.Errorf("keys: got %+v, %v", keys, err)
+	}
+}
+
+// restricted returns a key with a value of its own for everything that a key can have.
+func restricted(k log.Key) log.Key {
+	k.Networks, k.Actions, k.Rates = "192.0.2.0/24 2001:db8::/32", "user.* invoice.paid", log.Rates{Events: 5, Requests: 6}
+	k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt = 7, 8, "next", 9
+	return k
+}
+
+func testChangeKey(t *testing.T, o Opener) {
+	s := o.Open(t)
+	old, _ := log.NewKey(log.RoleWriter, 1, "old", 1)
+	other, _ := log.NewKey(log.RoleWriter, 1, "other", 2)
+	next, _ := log.NewKey(log.RoleWriter, 1, "next", 3)
+	for _, k := range []log.Key{old, other} {
+		if err := s.CreateKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := errors.New("refused")
+	for what, c := range map[string]struct {
+		id     string
+		change func(*log.Key) (*log.Key, error)
+		err    error
+	}{
+		"no key":               {"absent", func(*log.Key) (*log.Key, error) { return &next, nil }, log.ErrNotFound},
+		"a change that is off": {old.ID, func(k *log.Key) (*log.Key, error) { k.RevokedAt = 5; return &next, refused }, refused},
+		"an id that is taken":  {old.ID, func(k *log.Key) (*log.Key, error) { k.RevokedAt = 5; return &other, nil }, log.ErrDamaged},
+	} {
+		if err := s.ChangeKey(t.Context(), c.id, c.change); !errors.Is(err, c.err) {
+			t.Errorf("%s: got %v, want %v", what, err, c.err)
+		}
+	}
+	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{old, other}) {
+		t.Errorf("keys after changes that failed: got %+v, %v", keys, err)
+	}
+	err := s.ChangeKey(t.Context(), old.ID, func(k *log.Key) (*log.Key, error) {
+		if *k != old {
+			t.Errorf("the key to change: got %+v, want %+v", *k, old)
+		}
+		k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt = 10, 11, next.ID, 12
+		return &next, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.ExpiresAt, old.RevokedAt, old.ReplacedBy, old.LastUsedAt = 10, 11, next.ID, 12
+	s = o.Reopen(t, s)
+	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{old, other, next}) {
+		t.Errorf("keys: got %+v, %v, want %+v", keys, err, []log.Key{old, other, next})
+	}
+	// Each builds on what the one before it has left.
+	var group errgroup.Group
+	for range 8 {
+		group.Go(func() error {
+			return s.ChangeKey(context.Background(), other.ID, func(k *log.Key) (*log.Key, error) { k.ExpiresAt++; return nil, nil })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := s.Key(t.Context(), other.ID); err != nil || k.ExpiresAt != 8 {
+		t.Errorf("after 8 changes at a time: got %d, %v", k.ExpiresAt, err)
+	}
+}
+
+func testUseKeys(t *testing.T, o Opener) {
+	s := o.Open(t)
+	a, _ := log.NewKey(log.RoleReader, 1, "", 1)
+	b, _ := log.NewKey(log.RoleReader, 1, "", 2)
+	for _, k := range []log.Key{a, b} {
+		if err := s.CreateKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []map[string]int64{nil, {a.ID: 5, "absent": 9}, {a.ID: 4, b.ID: 7}, {a.ID: 6}} {
+		if err := s.UseKeys(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = o.Reopen(t, s)
+	a.LastUsedAt, b.LastUsedAt = 6, 7
+	if keys, err := s.Keys(t.Context()); err != nil || !slices.Equal(keys, []log.Key{a, b}) {
+		t.Errorf("keys: got %+v, %v, want %+v", keys, err, []log.Key{a, b})
+	}
+}
+
+var everySetting = log.Settings{
+	Title: "Acmé, Inc.", Public: true, Rates: log.Rates{Events: 3, Requests: 4}, Required: []string{"/actor/id", "/metadata/a b\n\"c\""},
+}
+
+func sameSettings(a, b log.Settings) bool {
+	return a.Title == b.Title && a.Public == b.Public && a.Rates == b.Rates && slices.Equal(a.Required, b.Required)
+}
+
+func testConfigure(t *testing.T, o Opener) {
+	s := o.Open(t)
+	one, two := CreateLog(t, s, "one"), CreateLog(t, s, "two")
+	if _, err := s.Configure(t.Context(), two.ID+99, func(*log.Settings) error { return nil }); !errors.Is(err, log.ErrNotFound) {
+		t.Errorf("settings of no log: got %v, want ErrNotFound", err)
+	}
+	refused := errors.New("refused")
+	_, err := s.Configure(t.Context(), one.ID, func(c *log.Settings) error {
+		c.Title = "never"
+		return refused
+	})
+	if !errors.Is(err, refused) {
+		t.Errorf("a change that is off: got %v", err)
+	}
+	got, err := s.Configure(t.Context(), one.ID, func(c *log.Settings) error {
+		if !sameSettings(*c, log.Settings{}) {
+			t.Errorf("settings of a new log: got %+v", *c)
+		}
+		*c = everySetting
+		return nil
+	})
+	if err != nil || !sameSettings(got, everySetting) {
+		t.Errorf("settings: got %+v, %v, want %+v", got, err, everySetting)
+	}
+	if err := s.Freeze(t.Context(), two.ID); err != nil {
+		t.Fatal(err)
+	}
+	s = o.Reopen(t, s)
+	logs, err := s.Logs(t.Context())
+	if err != nil || len(logs) != 2 {
+		t.Fatalf("logs: got %d, %v, want 2", len(logs), err)
+	}
+	for i, want := range []log.Info{{Settings: everySetting}, {Frozen: true}} {
+		if got := logs[i]; !sameSettings(got.Settings, want.Settings) || got.Frozen != want.Frozen {
+			t.Errorf("log %s: got %+v, frozen: %t; want %+v, %t", got.Name, got.Settings, got.Frozen, want.Settings, want.Frozen)
+		}
+	}
+	var group errgroup.Group
+	for range 8 {
+		group.Go(func() error {
+			_, err := s.Configure(context.Background(), two.ID, func(c *log.Settings) error { c.Rates.Events++; return nil })
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if logs, err := s.Logs(t.Context()); err != nil || logs[1].Settings.Rates.Events != 8 {
+		t.Errorf("after 8 changes at a time: got %+v, %v", logs[1].Settings, err)
 	}
 }
 
@@ -708,11 +857,13 @@ func testImport(t *testing.T, o Opener) {
 	}
 	info := func(id log.ID, name string) log.Info {
 		return log.Info{
-			ID: id, Name: name, Origin: "storetest.example/logs/" + name, Public: true, CreatedAt: 17, VKeys: []string{"a", "b"},
+			ID: id, Name: name, Origin: "storetest.example/logs/" + name, CreatedAt: 17, VKeys: []string{"a", "b"},
+			Settings: everySetting,
 		}
 	}
 	logs := []log.Info{info(1, "one"), info(7, "seven")}
 	key, _ := log.NewKey(log.RoleReader, 7, "a name", 3)
+	key = restricted(key)
 	err := s.Import(t.Context(), logs, []log.Key{key}, map[string]string{"label": "text"})
 	if err != nil {
 		t.Fatal(err)
@@ -728,8 +879,8 @@ func testImport(t *testing.T, o Opener) {
 		}
 	}
 	same := func(a, b log.Info) bool {
-		return a.ID == b.ID && a.Name == b.Name && a.Origin == b.Origin && a.Public == b.Public && a.CreatedAt == b.CreatedAt &&
-			slices.Equal(a.VKeys, b.VKeys)
+		return a.ID == b.ID && a.Name == b.Name && a.Origin == b.Origin && a.CreatedAt == b.CreatedAt &&
+			slices.Equal(a.VKeys, b.VKeys) && sameSettings(a.Settings, b.Settings)
 	}
 	if got, err := s.Logs(t.Context()); err != nil || !slices.EqualFunc(got, logs, same) {
 		t.Errorf("logs: got %+v, %v, want %+v", got, err, logs)
