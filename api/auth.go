@@ -22,13 +22,22 @@ const maxCachedKeys = 10_000
 type keyring struct {
 	lookup func(ctx context.Context, id string) (log.Key, error)
 
-	mu   sync.RWMutex
-	keys map[string]cachedKey
+	mu        sync.RWMutex
+	keys      map[string]cachedKey
+	forgotten uint64 // how often a key was
 }
 
 type cachedKey struct {
 	log.Key
 	until time.Time
+}
+
+// forget makes the key with the public id be read again: it has been changed.
+func (k *keyring) forget(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.keys, id)
+	k.forgotten++
 }
 
 var errKey = newProblem(http.StatusUnauthorized, "unauthorized",
@@ -73,16 +82,43 @@ func (k *keyring) cached(text string) (log.Key, bool) {
 
 // read reads the key with the public id from the store.
 func (k *keyring) read(ctx context.Context, id string) (log.Key, error) {
+	k.mu.RLock()
+	forgotten := k.forgotten
+	k.mu.RUnlock()
 	key, err := k.lookup(ctx, id)
 	if err != nil {
 		return log.Key{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.forgotten != forgotten {
+		return key, nil // what was read may be from before a change
+	}
 	if k.keys == nil || len(k.keys) >= maxCachedKeys {
 		k.keys = make(map[string]cachedKey)
 	}
 	k.keys[id] = cachedKey{key, time.Now().Add(keyTTL)}
+	return key, nil
+}
+
+// admit returns the key that the request presents, if it may be used at this time, from this address, and as often as this.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request) (log.Key, error) {
+	key, err := s.keys.authenticate(r)
+	if err != nil {
+		return log.Key{}, err
+	}
+	now := s.now()
+	// The sender has the secret, so what is wrong may be said.
+	if err := key.Ended(now.UnixMicro()); errors.Is(err, log.ErrKeyRevoked) {
+		return log.Key{}, newProblem(http.StatusUnauthorized, "key_revoked", "%v; ask for another one", err)
+	} else if err != nil {
+		return log.Key{}, newProblem(http.StatusUnauthorized, "key_expired", "%v; ask for another one", err)
+	}
+	if key.Networks != "" {
+		if addr := s.senderOf(r); !key.MayComeFrom(addr) {
+			return log.Key{}, newProblem(http.StatusForbidden, "address_not_allowed", "this key may not be used from %v", addr)
+		}
+	}
 	return key, nil
 }
 
@@ -92,11 +128,14 @@ type access int
 const (
 	toAppend access = iota
 	toRead
-	toProve // to read what is signed, for which the newest size doesn't matter
+	toProve  // to read what is signed, for which the newest size doesn't matter
+	toExport // to take much of the log away at once
+	toAudit  // to have the log verified, and see who has read it
+	toManage // to set up the log and its keys
 	toAdminister
 )
 
-// may reports whether a role is enough.
+// may reports whether a role is enough. It is the only place that says so, and the table in docs/api.md is what it must say.
 func may(role log.Role, a access) bool {
 	switch role {
 	case log.RoleAdmin:
@@ -105,6 +144,12 @@ func may(role log.Role, a access) bool {
 		return a == toAppend
 	case log.RoleReader:
 		return a == toRead || a == toProve
+	case log.RoleExporter:
+		return may(log.RoleReader, a) || a == toExport
+	case log.RoleAuditor:
+		return may(log.RoleExporter, a) || a == toAudit
+	case log.RoleManager:
+		return may(log.RoleAuditor, a) || a == toManage
 	}
 	return false
 }

@@ -25,8 +25,31 @@ import (
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // parseOptions are what the server adds to an event that a key sends.
-func parseOptions(key log.Key) log.ParseOptions {
-	return log.ParseOptions{Now: time.Now(), NewID: newID, Credential: key.ID}
+func parseOptions(l *log.Log, key log.Key) log.ParseOptions {
+	return log.ParseOptions{Now: time.Now(), NewID: newID, Credential: key.ID, Required: l.Settings().Required}
+}
+
+// checkActions refuses events that the key may not append because of what they say.
+func checkActions(key log.Key, events []*log.Event, batch bool) error {
+	if key.Actions == "" {
+		return nil
+	}
+	p := newProblem(http.StatusForbidden, "action_not_allowed", "this key may append only %s; nothing was stored", key.Actions)
+	pointer := "/action"
+	for i, e := range events {
+		if key.MayAppend(e.Action()) || len(p.Errors) == log.MaxProblems {
+			continue
+		}
+		item := problemItem{Pointer: &pointer, Detail: fmt.Sprintf("%q is not for this key", e.Action())}
+		if batch {
+			item.Index = &i
+		}
+		p.Errors = append(p.Errors, item)
+	}
+	if p.Errors == nil {
+		return nil
+	}
+	return p
 }
 
 func newID() string {
@@ -54,8 +77,11 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if err := readBody(nil, buf, w, r, maxEventBody); err != nil {
 		return err
 	}
-	event, err := log.ParseEvent(buf.Bytes(), parseOptions(key))
+	event, err := log.ParseEvent(buf.Bytes(), parseOptions(l, key))
 	if err != nil {
+		return err
+	}
+	if err := checkActions(key, []*log.Event{event}, false); err != nil {
 		return err
 	}
 	places, err := l.Append(r.Context(), []*log.Event{event})
@@ -172,12 +198,15 @@ func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if err := readBody(&reserved, &body, w, r, maxBatchBody); err != nil {
 		return err
 	}
-	events, err := parse(body.Bytes(), parseOptions(key), log.MaxRequestEvents)
+	events, err := parse(body.Bytes(), parseOptions(l, key), log.MaxRequestEvents)
 	if err != nil {
 		return err
 	}
 	if len(events) == 0 {
 		return badRequest("the batch holds no event")
+	}
+	if err := checkActions(key, events, true); err != nil {
+		return err
 	}
 	places, err := l.Append(r.Context(), events)
 	if err != nil {

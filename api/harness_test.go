@@ -74,8 +74,8 @@ func newTestServer(t testing.TB, interval time.Duration) *testServer {
 	return newTestServerWith(t, interval, func(*log.Config) {})
 }
 
-// newTestServerWith does the same with a service that is made differently.
-func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Config)) *testServer {
+// newTestServerWith does the same with a service, and perhaps an interface, that is made differently.
+func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Config), changeAPI ...func(*api.Config)) *testServer {
 	t.Helper()
 	dir := t.TempDir()
 	store := openStore(t, dir)
@@ -94,10 +94,14 @@ func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Co
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.api = api.New(api.Config{
+	apiConfig := api.Config{
 		Service: s.service, Seed: testSeed, Logger: logger, Registry: registry,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) },
-	})
+	}
+	for _, change := range changeAPI {
+		change(&apiConfig)
+	}
+	s.api = api.New(apiConfig)
 	web := httptest.NewUnstartedServer(s.api)
 	web.Config = api.HTTPServer(s.api, logger)
 	web.Start()
@@ -151,6 +155,7 @@ type request struct {
 	body         string
 	kind         string // Content-Type; "": application/json if there is a body
 	gzip         bool
+	header       map[string]string
 }
 
 func (s *testServer) do(r request) answer {
@@ -174,6 +179,9 @@ func (s *testServer) do(r request) answer {
 	}
 	if r.gzip {
 		req.Header.Set("Content-Encoding", "gzip")
+	}
+	for name, value := range r.header {
+		req.Header.Set(name, value)
 	}
 	return s.send(req)
 }
@@ -315,6 +323,14 @@ type faultStore struct {
 	failure   atomic.Bool  // appends fail, nothing is stored, and keys can't be read
 	panics    atomic.Bool  // looking up an id panics
 	reads     atomic.Int64 // of entries
+	calls     atomic.Int64 // about keys and logs, for requests
+}
+
+// count counts a call that is made for a request.
+func (s *faultStore) count(ctx context.Context) {
+	if ctx.Value(http.ServerContextKey) != nil {
+		s.calls.Add(1)
+	}
 }
 
 func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
@@ -335,10 +351,16 @@ func (s *faultStore) Find(ctx context.Context, id log.ID, event string) (uint64,
 }
 
 func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
+	s.count(ctx)
 	if s.failure.Load() {
 		return log.Key{}, errInjected
 	}
 	return s.Store.Key(ctx, id)
+}
+
+func (s *faultStore) Logs(ctx context.Context) ([]log.Info, error) {
+	s.count(ctx)
+	return s.Store.Logs(ctx)
 }
 
 func (s *faultStore) Begin(ctx context.Context, logs []log.ID) (log.Tx, error) {

@@ -70,7 +70,7 @@ func (s *Server) getWitnessLogs(w http.ResponseWriter, _ *http.Request) error {
 
 // getGrowth answers with how the tree that an entry of the hub is about extends that of the entry before it of the same log.
 func (s *Server) getGrowth(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(r)
+	l, err := s.readable(w, r)
 	if err != nil {
 		return err
 	}

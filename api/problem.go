@@ -97,8 +97,12 @@ func asProblem(err error) *problem {
 		return notFound("thing")
 	case errors.Is(err, merkle.ErrOutOfRange):
 		return badRequest("%v", err)
-	case errors.Is(err, log.ErrName):
+	case errors.Is(err, log.ErrName), errors.Is(err, log.ErrSettings):
 		return badRequest("%v", err)
+	case errors.Is(err, log.ErrReplaced):
+		return newProblem(http.StatusConflict, "key_replaced", "%v; rotate or revoke that one", err)
+	case errors.Is(err, log.ErrKeyRevoked), errors.Is(err, log.ErrKeyExpired):
+		return newProblem(http.StatusConflict, "key_ended", "%v; make another one", err)
 	case errors.Is(err, log.ErrExists):
 		return newProblem(http.StatusConflict, "exists", "the name is taken; names are never reused")
 	case errors.Is(err, log.ErrLogOverloaded):

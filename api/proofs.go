@@ -251,13 +251,13 @@ func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Lo
 
 // readable returns the log whose public paths the request may read: anybody a public log's, others with a key of the log.
 // What may not be read doesn't exist.
-func (s *Server) readable(r *http.Request) (*log.Log, error) {
+func (s *Server) readable(w http.ResponseWriter, r *http.Request) (*log.Log, error) {
 	// The key first, whether there is such a log or not: the time it takes must not tell.
 	var key log.Key
 	if r.Header.Get("Authorization") != "" {
 		var p *problem
 		var err error
-		if key, err = s.keys.authenticate(r); err != nil && !errors.As(err, &p) {
+		if key, err = s.admit(w, r); err != nil && !errors.As(err, &p) {
 			return nil, err
 		}
 	}
@@ -282,7 +282,7 @@ func (s *Server) known(ctx context.Context, key log.Key, name string) *log.Log {
 
 // getPublicCheckpoint answers with the released checkpoint (C2SP tlog-tiles).
 func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(r)
+	l, err := s.readable(w, r)
 	if err != nil {
 		return err
 	}
@@ -297,7 +297,7 @@ func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) err
 // getTile answers with a tile or an entry bundle (C2SP tlog-tiles). They never change, but only who may read them may keep
 // them.
 func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(r)
+	l, err := s.readable(w, r)
 	if err != nil {
 		return err
 	}

@@ -24,10 +24,16 @@ func (s *Server) routes() {
 	s.onLog("GET /v1/proofs/consistency", toProve, s.getConsistency, "from", "to")
 	s.onLog("GET /v1/checkpoint", toRead, s.getCheckpoint, "size")
 
-	s.onServer("POST /v1/logs", s.postLog)
-	s.onServer("GET /v1/logs", s.listLogs)
-	s.onServer("POST /v1/keys", s.postKey)
-	s.onServer("GET /v1/keys", s.listKeys)
+	s.onServer("POST /v1/logs", toAdminister, s.postLog)
+	s.onServer("GET /v1/logs", toManage, s.listLogs)
+	s.onNamedLog("GET /v1/logs/{name}", toManage, s.getLog)
+	s.onNamedLog("PATCH /v1/logs/{name}", toManage, s.patchLog)
+	s.onNamedLog("POST /v1/logs/{name}/freeze", toManage, s.freezeLog)
+	s.onServer("POST /v1/keys", toManage, s.postKey)
+	s.onServer("GET /v1/keys", toManage, s.listKeys)
+	s.onServer("GET /v1/keys/{id}", toManage, s.getKey)
+	s.onServer("DELETE /v1/keys/{id}", toManage, s.revokeKey)
+	s.onServer("POST /v1/keys/{id}/rotate", toManage, s.rotateKey)
 
 	s.handle("GET /logs/{name}/checkpoint", s.getPublicCheckpoint)
 	s.handle("GET /logs/{name}/tile/{path...}", s.getTile)
@@ -44,6 +50,7 @@ func (s *Server) routes() {
 
 // handle serves a pattern with a function that returns its error.
 func (s *Server) handle(pattern string, fn func(http.ResponseWriter, *http.Request) error) {
+	s.patterns = append(s.patterns, pattern)
 	_, route, found := strings.Cut(pattern, " ")
 	if !found {
 		route = "none"
@@ -116,11 +123,24 @@ func ofEvents(fn onLogFunc) onLogFunc {
 	}
 }
 
-// onLog serves a route that is about one log, for keys that may do what it takes.
+// onLog serves a route that is about one log, for keys that may do what it takes. Which log that is ?log= says, or the key.
 func (s *Server) onLog(pattern string, a access, fn onLogFunc, params ...string) {
-	params = append(params, "log")
+	named := func(_ *http.Request, q query) string {
+		name, _ := q.one("log")
+		return name
+	}
+	s.onAnyLog(pattern, a, named, fn, append(params, "log"))
+}
+
+// onNamedLog does the same with a route whose path names the log.
+func (s *Server) onNamedLog(pattern string, a access, fn onLogFunc) {
+	named := func(r *http.Request, _ query) string { return r.PathValue("name") }
+	s.onAnyLog(pattern, a, named, fn, nil)
+}
+
+func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, query) string, fn onLogFunc, params []string) {
 	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
-		key, err := s.keys.authenticate(r)
+		key, err := s.admit(w, r)
 		if err != nil {
 			return err
 		}
@@ -128,8 +148,7 @@ func (s *Server) onLog(pattern string, a access, fn onLogFunc, params ...string)
 		if err != nil {
 			return err
 		}
-		name, _ := q.one("log")
-		l, err := s.logOf(r.Context(), key, name)
+		l, err := s.logOf(r.Context(), key, named(r, q))
 		if err != nil {
 			return err
 		}
@@ -145,14 +164,14 @@ func (s *Server) onLog(pattern string, a access, fn onLogFunc, params ...string)
 	})
 }
 
-// onServer serves a route that is about the whole server, for administrators.
-func (s *Server) onServer(pattern string, fn func(http.ResponseWriter, *http.Request, log.Key) error) {
+// onServer serves a route that is about the whole server, or about what of it a key may see, for keys that may do what it takes.
+func (s *Server) onServer(pattern string, a access, fn func(http.ResponseWriter, *http.Request, log.Key) error) {
 	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
-		key, err := s.keys.authenticate(r)
+		key, err := s.admit(w, r)
 		if err != nil {
 			return err
 		}
-		if !may(key.Role, toAdminister) {
+		if !may(key.Role, a) {
 			return forbidden(key)
 		}
 		if _, err := parseQuery(r); err != nil {
@@ -169,7 +188,7 @@ func forbidden(key log.Key) error {
 // getNothing answers what no route is for: 405 if another method would do, else 404.
 func (s *Server) getNothing(_ http.ResponseWriter, r *http.Request) error {
 	var allow []string
-	for _, m := range []string{http.MethodGet, http.MethodPost} {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
 		if _, pattern := s.mux.Handler(probe); pattern != "" && pattern != "/" {
 			allow = append(allow, m)

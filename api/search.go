@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -227,8 +226,6 @@ func (q query) span(from, to string, asOf int64) (s log.TimeSpan, err error) {
 	return s, nil
 }
 
-var backRE = regexp.MustCompile(`^-([0-9]{1,10})([dhms])$`)
-
 var backUnits = map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second}
 
 // time returns a parameter's time, in µs since 1970 UTC, or nil where it isn't given.
@@ -237,13 +234,12 @@ func (q query) time(name string, asOf int64) (*int64, error) {
 	if !ok {
 		return nil, nil
 	}
-	if m := backRE.FindStringSubmatch(text); m != nil {
-		n, err := strconv.ParseInt(m[1], 10, 64)
-		unit := backUnits[m[2]]
-		if err != nil || n > int64(maxBack/unit) {
+	if back, ok := strings.CutPrefix(text, "-"); ok && spanRE.MatchString(back) {
+		d, err := parseSpan(back, maxBack)
+		if err != nil {
 			return nil, badParameter(name, "%q is more than %d days back", text, maxBack/backUnits["d"])
 		}
-		t := asOf - n*unit.Microseconds()
+		t := asOf - d.Microseconds()
 		return &t, nil
 	}
 	t, err := log.ParseTime(text)

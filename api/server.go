@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -49,7 +50,9 @@ type Config struct {
 	// Warnings returns what is wrong that doesn't keep the server from serving, for the operator; nil: nothing ever is.
 	Warnings func() []string
 	List     WitnessList
-	Now      func() time.Time // what times before now are counted from; nil: time.Now
+	// Proxies are networks of proxies whose X-Forwarded-For is believed.
+	Proxies []netip.Prefix
+	Now     func() time.Time // what times before now are counted from; nil: time.Now
 }
 
 // Server answers the HTTP interface. Its zero value is not usable; New makes one.
@@ -60,11 +63,13 @@ type Server struct {
 	cursors  cursors
 	bodies   bodyBudget
 	list     WitnessList
+	proxies  []netip.Prefix
 	metrics  *metrics
 	now      func() time.Time
 	warnings func() []string
 	mux      *http.ServeMux
 	ops      *http.ServeMux
+	patterns []string // of the routes
 
 	closing context.Context // ends long polls when the server shuts down
 	close   context.CancelFunc
@@ -82,7 +87,7 @@ func New(c Config) *Server {
 		service: c.Service, logger: c.Logger, now: c.Now, warnings: c.Warnings,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
-		metrics: newMetrics(c.Registry), list: c.List,
+		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}
 	s.closing, s.close = context.WithCancel(context.Background())

@@ -86,6 +86,9 @@ type ParseOptions struct {
 
 	// System allows actions that begin with "treeline.": the event is the server's own.
 	System bool
+
+	// Required are pointers of claims that the event must have, see Settings.
+	Required []string
 }
 
 // ParseEvent reads an event as clients send it, flat or nested, and completes it by options. What it refuses is an
@@ -289,6 +292,14 @@ func (p *parser) build(opt ParseOptions) (*Event, error) {
 	e.claims = p.cut(e.json)
 	if size := openedSize(e.claims); size > maxOpened {
 		p.add("", fmt.Sprintf("is %d bytes with all claims opened, want at most %d", size, maxOpened))
+		return nil, p.err()
+	}
+	for _, pointer := range opt.Required {
+		if _, ok := e.findClaim(pointer); !ok {
+			p.add(pointer, "is required in this log")
+		}
+	}
+	if len(p.problems) > 0 {
 		return nil, p.err()
 	}
 	return e, nil

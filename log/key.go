@@ -129,6 +129,9 @@ func KeyID(text string) string {
 	return text[len(keyPrefix):][:keyIDLen]
 }
 
+// IsKeyID reports whether a text can be the public id of an API key.
+func IsKeyID(text string) bool { return len(text) == keyIDLen && isBase62(text) }
+
 // Matches reports, in constant time, whether text is this key.
 func (k Key) Matches(text string) bool {
 	h := sha256.Sum256([]byte(text))
