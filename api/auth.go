@@ -119,6 +119,9 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (log.Key, error) 
 			return log.Key{}, newProblem(http.StatusForbidden, "address_not_allowed", "this key may not be used from %v", addr)
 		}
 	}
+	if err := s.chargeKey(w, key); err != nil {
+		return log.Key{}, err
+	}
 	return key, nil
 }
 

@@ -84,6 +84,9 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if err := checkActions(key, []*log.Event{event}, false); err != nil {
 		return err
 	}
+	if err := s.chargeEvents(w, l, key, 1); err != nil {
+		return err
+	}
 	places, err := l.Append(r.Context(), []*log.Event{event})
 	if err != nil {
 		return withIDs(err, event)
@@ -206,6 +209,9 @@ func (s *Server) postBatch(w http.ResponseWriter, r *http.Request, l *log.Log, q
 		return badRequest("the batch holds no event")
 	}
 	if err := checkActions(key, events, true); err != nil {
+		return err
+	}
+	if err := s.chargeEvents(w, l, key, len(events)); err != nil {
 		return err
 	}
 	places, err := l.Append(r.Context(), events)

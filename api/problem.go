@@ -25,7 +25,8 @@ type problem struct {
 	Errors    []problemItem `json:"errors,omitempty"`
 	IDs       []string      `json:"ids,omitempty"`
 
-	allow string // the Allow header of a 405
+	allow      string // the Allow header of a 405
+	retryAfter int    // seconds, of a 429 that knows them
 }
 
 // problemItem says what is wrong with one place of the input.
@@ -152,7 +153,11 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	switch p.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		// Spread, so that those who were refused together don't come back together.
-		h.Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+		after := 1 + rand.IntN(3)
+		if p.retryAfter > 0 {
+			after = p.retryAfter
+		}
+		h.Set("Retry-After", strconv.Itoa(after))
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="treeline"`)
 	case http.StatusMethodNotAllowed:

@@ -257,7 +257,8 @@ func (s *Server) readable(w http.ResponseWriter, r *http.Request) (*log.Log, err
 	if r.Header.Get("Authorization") != "" {
 		var p *problem
 		var err error
-		if key, err = s.admit(w, r); err != nil && !errors.As(err, &p) {
+		key, err = s.admit(w, r)
+		if err != nil && (!errors.As(err, &p) || p.Status == http.StatusTooManyRequests) {
 			return nil, err
 		}
 	}

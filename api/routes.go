@@ -155,6 +155,11 @@ func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, qu
 		if !may(key.Role, a) {
 			return forbidden(key)
 		}
+		if a != toManage { // who has to limit the log must not be kept from it by the limit
+			if err := s.chargeLog(w, l); err != nil {
+				return err
+			}
+		}
 		if a == toRead {
 			if err := l.Refresh(r.Context()); err != nil {
 				return err

@@ -50,6 +50,8 @@ type Config struct {
 	// Warnings returns what is wrong that doesn't keep the server from serving, for the operator; nil: nothing ever is.
 	Warnings func() []string
 	List     WitnessList
+	// Rates are those of logs that have none of their own.
+	Rates log.Rates
 	// Proxies are networks of proxies whose X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 	Now     func() time.Time // what times before now are counted from; nil: time.Now
@@ -64,6 +66,8 @@ type Server struct {
 	bodies   bodyBudget
 	list     WitnessList
 	proxies  []netip.Prefix
+	rates    log.Rates
+	limiter  limiter
 	metrics  *metrics
 	now      func() time.Time
 	warnings func() []string
@@ -87,7 +91,7 @@ func New(c Config) *Server {
 		service: c.Service, logger: c.Logger, now: c.Now, warnings: c.Warnings,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
-		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies,
+		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies, rates: c.Rates,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
