@@ -122,6 +122,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (log.Key, error) 
 	if err := s.chargeKey(w, key); err != nil {
 		return log.Key{}, err
 	}
+	s.uses.note(key.ID, now)
 	return key, nil
 }
 

@@ -324,6 +324,16 @@ type faultStore struct {
 	panics    atomic.Bool  // looking up an id panics
 	reads     atomic.Int64 // of entries
 	calls     atomic.Int64 // about keys and logs, for requests
+	noUses    atomic.Bool  // the use of keys can't be noted
+	uses      atomic.Int64 // how often it was
+}
+
+func (s *faultStore) UseKeys(ctx context.Context, at map[string]int64) error {
+	if s.noUses.Load() {
+		return errInjected
+	}
+	s.uses.Add(1)
+	return s.Store.UseKeys(ctx, at)
 }
 
 // count counts a call that is made for a request.

@@ -155,6 +155,41 @@ func parse(t *testing.T, text string) time.Time {
 	return at
 }
 
+// When a key was used last is written behind its requests: to a minute, and not for each.
+func TestTheLastUseOfAKeyIsNoted(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	s.api.Close() // it writes nothing by itself any more
+	k, unused := s.makeKey(s.admin, `{"role":"reader"}`), s.makeKey(s.admin, `{"role":"reader","networks":["192.0.2.0/24"]}`)
+	s.get("/v1/events", unused.Key).problem(t, http.StatusForbidden, "address_not_allowed")
+	began := time.Now()
+	writes := func(want int64) {
+		t.Helper()
+		for range 10 {
+			s.get("/v1/events", k.Key).into(t, http.StatusOK, new(any))
+		}
+		s.api.Close() // which writes what is to be written
+		if got := s.store.uses.Load(); got != want {
+			t.Errorf("writes: got %d, want %d", got, want)
+		}
+	}
+	writes(1)
+	writes(1)
+	s.clock.Add(int64(time.Minute))
+	writes(2)
+	s.clock.Add(int64(time.Minute))
+	s.store.noUses.Store(true)
+	writes(2)
+	s.store.noUses.Store(false)
+	writes(3)
+	if used := parse(t, s.showKey(k.ID).LastUsedAt).Sub(began); used < 2*time.Minute {
+		t.Errorf("the key was used last after %v, want two minutes or more", used)
+	}
+	if used := s.showKey(unused.ID).LastUsedAt; used != "" {
+		t.Errorf("a key that was refused was used at %s", used)
+	}
+}
+
 // A manager makes and ends keys of its own log, but none that may do as much as itself, and sees no others.
 func TestAManagerManagesTheKeysOfItsLog(t *testing.T) {
 	t.Parallel()

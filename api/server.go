@@ -57,11 +57,12 @@ type Config struct {
 	Now     func() time.Time // what times before now are counted from; nil: time.Now
 }
 
-// Server answers the HTTP interface. Its zero value is not usable; New makes one.
+// Server answers the HTTP interface. Its zero value is not usable; New makes one, and Close ends what that began.
 type Server struct {
 	service  *log.Service
 	logger   *slog.Logger
 	keys     keyring
+	uses     uses
 	cursors  cursors
 	bodies   bodyBudget
 	list     WitnessList
@@ -96,6 +97,7 @@ func New(c Config) *Server {
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.routes()
+	go s.writeUses()
 	s.ops.HandleFunc("GET /debug/pprof/", pprof.Index)
 	s.ops.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	s.ops.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
@@ -119,8 +121,11 @@ func HTTPServer(h http.Handler, logger *slog.Logger) *http.Server {
 // Ops returns the handler of the operator's own listener: metrics, and health with its reasons.
 func (s *Server) Ops() http.Handler { return s.ops }
 
-// Close makes long polls answer at once, for a graceful stop.
-func (s *Server) Close() { s.close() }
+// Close makes long polls answer at once, for a graceful stop, and ends what the server does by itself.
+func (s *Server) Close() {
+	s.close()
+	s.writeDueUses()
+}
 
 // ServeHTTP gives the request an id, and answers it whatever happens.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {

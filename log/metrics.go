@@ -45,7 +45,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
 			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, " +
-				"scrub, index, hub, read sizes, read settings, read replica.",
+				"scrub, index, hub, read sizes, read settings, read replica, note use of keys.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints that this server has signed, those of size 0 of new logs included.",

@@ -550,7 +550,11 @@ func (s *Service) RotateKey(ctx context.Context, id string, overlap time.Duratio
 
 // UseKeys notes when API keys were used last, in µs since 1970 UTC by their public ids.
 func (s *Service) UseKeys(ctx context.Context, at map[string]int64) error {
-	return s.store.UseKeys(ctx, at)
+	err := s.store.UseKeys(ctx, at)
+	if err != nil {
+		s.metrics.failures.WithLabelValues("note use of keys").Inc()
+	}
+	return err
 }
 
 // Key returns the API key with the public id, or ErrNotFound.
