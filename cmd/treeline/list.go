@@ -62,11 +62,13 @@ func newListCmd(short, what, header string, row func(item json.RawMessage) ([]st
 	return cmd
 }
 
-// printTable writes rows to w in aligned columns under header, whose columns are set apart by tabs. An empty cell
+// printTable writes rows to w in aligned columns under header, whose columns are set apart by tabs; "" for none. An empty cell
 // is shown as "-".
 func printTable(w io.Writer, header string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, header)
+	if header != "" {
+		fmt.Fprintln(t, header)
+	}
 	for _, row := range rows {
 		for i, cell := range row {
 			if i > 0 {

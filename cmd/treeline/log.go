@@ -3,24 +3,33 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
 
 func newLogCmd() *cobra.Command {
-	return newGroupCmd("log", "Create, list, succeed and look into the logs of a server", newLogCreateCmd(), newLogListCmd(), newLogSucceedCmd(), newLogEvidenceCmd())
+	return newGroupCmd("log", "Create, set up, end, succeed and look into the logs of a server", newLogCreateCmd(), newLogListCmd(), newLogShowCmd(),
+		newLogSetCmd(), newLogFreezeCmd(), newLogCloseCmd(), newLogSucceedCmd(), newLogEvidenceCmd())
 }
 
 // logInfo is what a server tells of one of its logs.
 type logInfo struct {
 	Name      string   `json:"name"`
+	Title     string   `json:"title"`
 	Origin    string   `json:"origin"`
 	VKeys     []string `json:"vkeys"`
 	Public    bool     `json:"public"`
 	Stopped   string   `json:"stopped"`
 	Frozen    bool     `json:"frozen"`
 	CreatedAt string   `json:"created_at"`
+	Events    int      `json:"events_per_second"`
+	Requests  int      `json:"requests_per_second"`
+	Required  []string `json:"required"`
 	Sizes     struct {
 		Size      uint64 `json:"size"`
 		Signed    uint64 `json:"signed"`
@@ -29,29 +38,84 @@ type logInfo struct {
 	} `json:"sizes"`
 }
 
+// state says what has become of a log, "" if it is as it should be.
+func (l logInfo) state() string {
+	switch {
+	case l.Frozen:
+		return "frozen"
+	case l.Stopped != "":
+		return "stopped"
+	}
+	return ""
+}
+
+// logSettings are the flags that set up a log. Those that aren't given are left as they are.
+type logSettings struct {
+	Title             *string   `json:"title,omitempty"`
+	Public            *bool     `json:"public,omitempty"`
+	EventsPerSecond   *int      `json:"events_per_second,omitempty"`
+	RequestsPerSecond *int      `json:"requests_per_second,omitempty"`
+	Required          *[]string `json:"required,omitempty"`
+}
+
+// addLogSettings gives cmd the flags, and returns what is given of them when it is called.
+func addLogSettings(cmd *cobra.Command) func() logSettings {
+	f := cmd.Flags()
+	title := f.String("title", "", "what people call the log; unlike its name it isn't in anything public")
+	public := f.Bool("public", false, "let anyone read the log's checkpoint and tiles, which tell when and how much but never what")
+	events := f.Int("events-per-second", 0, "`N` events a second that the log takes, on average; 0: the server's default")
+	requests := f.Int("requests-per-second", 0, "`N` requests a second that are answered about the log, on average; 0: the server's default")
+	required := f.StringSlice("require", nil, "`POINTER,…` of members that every event must have, such as /actor/id,/targets/0/id,/outcome; '' for none")
+	return func() (s logSettings) {
+		if f.Changed("title") {
+			s.Title = title
+		}
+		if f.Changed("public") {
+			s.Public = public
+		}
+		if f.Changed("events-per-second") {
+			s.EventsPerSecond = events
+		}
+		if f.Changed("requests-per-second") {
+			s.RequestsPerSecond = requests
+		}
+		if f.Changed("require") {
+			s.Required = required
+		}
+		return s
+	}
+}
+
 func newLogCreateCmd() *cobra.Command {
-	var public, asJSON bool
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "create NAME",
+		Use:   "create [NAME]",
 		Short: "Create a log and print its verifier keys",
 		Long: `Create makes a new log and prints its verifier keys, a line each: what an auditor pins, and gives to
-treeline verify as --vkey. A log's name is never used again, not even when the log is gone.`,
-		Args: arguments(1, 1, "one NAME"),
+treeline verify as --vkey. A log's name is never used again, not even when the log is gone. It is in the log's origin, and so in all
+that is public: without one the log gets a random name, and --title says what it is to those who set it up.`,
+		Args: arguments(0, 1, "at most one NAME"),
 	}
 	client := addClientFlags(cmd)
-	cmd.Flags().BoolVar(&public, "public", false, "let anyone read the log's checkpoint and tiles, which tell when and how much but never what")
+	settings := addLogSettings(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := newClient(cmd, client)
 		if err != nil {
 			return err
 		}
-		answer, err := c.postJSON(cmd.Context(), "/v1/logs", struct {
-			Name   string `json:"name"`
-			Public bool   `json:"public,omitempty"`
-		}{args[0], public})
+		var in struct {
+			Name *string `json:"name,omitempty"`
+			logSettings
+		}
+		in.logSettings = settings()
+		what := "a log"
+		if len(args) > 0 {
+			in.Name, what = &args[0], "log "+args[0]
+		}
+		answer, err := c.postJSON(cmd.Context(), "/v1/logs", in)
 		if err != nil {
-			return fmt.Errorf("create log %s: %w", args[0], err)
+			return fmt.Errorf("create %s: %w", what, err)
 		}
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), json.RawMessage(answer))
@@ -71,22 +135,117 @@ treeline verify as --vkey. A log's name is never used again, not even when the l
 	return cmd
 }
 
+func newLogShowCmd() *cobra.Command {
+	return oneLogCmd{name: "show", short: "Show a log and its settings", method: http.MethodGet}.build()
+}
+
+func newLogSetCmd() *cobra.Command {
+	return oneLogCmd{
+		name: "set", short: "Change the settings of a log, and show them", method: http.MethodPatch, settings: true,
+		long: "Set changes the settings that are given by flags, and leaves the others as they are. Limits are for an admin's key to change.",
+	}.build()
+}
+
+func newLogFreezeCmd() *cobra.Command {
+	return oneLogCmd{
+		name: "freeze", short: "End a log: nothing can be appended any more", method: http.MethodPost, path: "/freeze",
+		long: "Freeze ends a log for ever: appends are refused, reads go on. What was acknowledged is signed to its end. It can't be undone.",
+	}.build()
+}
+
+func newLogCloseCmd() *cobra.Command {
+	return oneLogCmd{
+		name: "close", short: "Offboard a log's customer: end the log", method: http.MethodPost, path: "/freeze",
+		long: `Close is what to do when the customer whose log it is leaves. It freezes the log, as treeline log freeze does. What is in it stays
+and can be read: this version has no archive to move it to, and doesn't purge. Revoke the keys that are no longer needed.`,
+		note: "It is frozen, and nothing of it was archived or purged: this version does neither. Its keys are still good: see treeline key list.",
+	}.build()
+}
+
+// oneLogCmd is a command about one log that shows what the server answers: the log.
+type oneLogCmd struct {
+	name, short, long string
+	method, path      string // behind the log's
+	settings          bool   // the request has settings, which flags give
+	note              string // for people
+}
+
+func (o oneLogCmd) build() *cobra.Command {
+	var asJSON bool
+	var settings func() logSettings
+	cmd := &cobra.Command{Use: o.name + " NAME", Short: o.short, Long: o.long, Args: arguments(1, 1, "one NAME")}
+	client := addClientFlags(cmd)
+	if o.settings {
+		settings = addLogSettings(cmd)
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := newClient(cmd, client)
+		if err != nil {
+			return err
+		}
+		r := &request{method: o.method, path: "/v1/logs/" + url.PathEscape(args[0]) + o.path, repeatable: true}
+		if settings != nil {
+			if r.body, err = json.Marshal(settings()); err != nil {
+				return err
+			}
+			r.contentType = "application/json"
+		}
+		answer, err := c.do(cmd.Context(), r)
+		if err != nil {
+			return fmt.Errorf("%s log %s: %w", o.name, args[0], err)
+		}
+		if asJSON {
+			return printJSON(cmd.OutOrStdout(), json.RawMessage(answer))
+		}
+		var l logInfo
+		if err := decodeAnswer(answer, &l); err != nil {
+			return err
+		}
+		if o.note != "" {
+			fmt.Fprintln(cmd.ErrOrStderr(), o.note)
+		}
+		return l.print(cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+// print writes a log for people.
+func (l logInfo) print(w io.Writer) error {
+	rate := func(n int) string {
+		if n == 0 {
+			return "the server's default"
+		}
+		return strconv.Itoa(n) + " a second"
+	}
+	rows := [][]string{
+		{"name", l.Name}, {"title", l.Title}, {"origin", l.Origin}, {"created", l.CreatedAt}, {"state", l.state()},
+		{"size", strconv.FormatUint(l.Sizes.Size, 10)}, {"signed", strconv.FormatUint(l.Sizes.Signed, 10)},
+		{"witnessed", strconv.FormatUint(l.Sizes.Witnessed, 10)}, {"released", strconv.FormatUint(l.Sizes.Released, 10)},
+		{"public", yesNo(l.Public)}, {"events", rate(l.Events)}, {"requests", rate(l.Requests)}, {"required", strings.Join(l.Required, " ")},
+	}
+	for _, vkey := range l.VKeys {
+		rows = append(rows, []string{"verifier key", vkey})
+	}
+	return printTable(w, "", rows)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
 func newLogListCmd() *cobra.Command {
-	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tWITNESSED\tRELEASED\tPUBLIC\tCREATED\tSTATE",
+	return newListCmd("List the logs of a server", "logs", "NAME\tORIGIN\tSIZE\tSIGNED\tWITNESSED\tRELEASED\tPUBLIC\tCREATED\tSTATE\tTITLE",
 		func(item json.RawMessage) ([]string, error) {
 			var l logInfo
 			err := decodeAnswer(item, &l)
-			var state string
-			switch {
-			case l.Frozen:
-				state = "frozen"
-			case l.Stopped != "":
-				state = "stopped"
-			}
 			number := func(n uint64) string { return strconv.FormatUint(n, 10) }
 			return []string{
 				l.Name, l.Origin, number(l.Sizes.Size), number(l.Sizes.Signed), number(l.Sizes.Witnessed), number(l.Sizes.Released),
-				map[bool]string{true: "yes", false: "no"}[l.Public], l.CreatedAt, state,
+				yesNo(l.Public), l.CreatedAt, l.state(), l.Title,
 			}, err
 		})
 }

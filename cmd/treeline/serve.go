@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,6 +50,10 @@ type serveOptions struct {
 	hub       bool
 	hubPublic bool
 	list      api.WitnessList
+	// Of the interface.
+	rates          log.Rates
+	trustedProxies []string
+	proxies        []netip.Prefix // the same, read
 }
 
 func newServeCmd() *cobra.Command {
@@ -82,6 +87,9 @@ func newServeCmd() *cobra.Command {
 	f.BoolVar(&o.hubPublic, "hub-public", false, "let anybody read the hub's checkpoint and tiles: which logs grew and when, by their ids")
 	f.Uint64Var(&o.list.QPD, "witness-list-qpd", api.DefaultQPD, "how many checkpoints of a log a day /witness/logs announces to witnesses")
 	f.StringVar(&o.list.Contact, "contact", "", "how witnesses' operators reach you, as /witness/logs says it")
+	f.IntVar(&o.rates.Events, "log-events-per-second", 0, "events a second that a log takes on average, unless it has a limit of its own; 0: no limit")
+	f.IntVar(&o.rates.Requests, "log-requests-per-second", 0, "requests a second that are answered about a log on average, likewise; 0: no limit")
+	f.StringSliceVar(&o.trustedProxies, "trusted-proxies", nil, "`CIDR,…` of proxies whose X-Forwarded-For tells where a request comes from, for keys that are for some networks")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
@@ -114,6 +122,16 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	if err := o.list.Check(); err != nil {
 		return fmt.Errorf("--witness-list-qpd, --contact: %w", err)
+	}
+	if o.rates.Check() != nil {
+		return fmt.Errorf("--log-events-per-second, --log-requests-per-second: from 0 (no limit) to %d", log.MaxRate)
+	}
+	for _, text := range o.trustedProxies {
+		p, err := log.ParseNetwork(text)
+		if err != nil {
+			return fmt.Errorf("--trusted-proxies: %w", err)
+		}
+		o.proxies = append(o.proxies, p)
 	}
 	prefix, err := originPrefix(o.url)
 	if err != nil {
@@ -237,7 +255,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if r.keyFile, err = o.ensureAdminKey(ctx, r.store); err != nil {
 		return nil, err
 	}
-	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list}
+	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list, Rates: o.rates, Proxies: o.proxies}
 	if o.witnesses.policy != nil {
 		feeder, err := o.newFeeder(r.service, logger, registry)
 		if err != nil {
@@ -331,7 +349,7 @@ func (o storeOptions) openSeed(ctx context.Context, store log.Store) (checkpoint
 	return checkpoint.CreateSeed(path)
 }
 
-// ensureAdminKey makes an admin key if there is none at all, and returns the file that it is written to. The file is
+// ensureAdminKey makes an admin key if there is none that is good, and returns the file that it is written to. The file is
 // written first: a key that is in the store but in nobody's hands would keep the next start from making another.
 func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (string, error) {
 	path := filepath.Join(o.dataDir, "admin.key")
@@ -340,7 +358,7 @@ func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (stri
 		return "", err
 	}
 	for _, k := range keys {
-		if k.Role == log.RoleAdmin {
+		if k.Role == log.RoleAdmin && k.Ended(time.Now().UnixMicro()) == nil {
 			return path, nil
 		}
 	}
