@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -323,7 +325,7 @@ type faultStore struct {
 	failure   atomic.Bool  // appends fail, nothing is stored, and keys can't be read
 	panics    atomic.Bool  // looking up an id panics
 	reads     atomic.Int64 // of entries
-	calls     atomic.Int64 // about keys and logs, for requests
+	calls     callLog
 	noUses    atomic.Bool  // the use of keys can't be noted
 	uses      atomic.Int64 // how often it was
 }
@@ -336,15 +338,38 @@ func (s *faultStore) UseKeys(ctx context.Context, at map[string]int64) error {
 	return s.Store.UseKeys(ctx, at)
 }
 
-// count counts a call that is made for a request.
-func (s *faultStore) count(ctx context.Context) {
-	if ctx.Value(http.ServerContextKey) != nil {
-		s.calls.Add(1)
+// callLog is what a store was asked for requests, a text each.
+type callLog struct {
+	mu    sync.Mutex
+	calls []string
+}
+
+func (l *callLog) add(ctx context.Context, call string) {
+	if ctx.Value(http.ServerContextKey) == nil { // it is the service's own
+		return
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls = append(l.calls, call)
+}
+
+// take returns the calls since the last time.
+func (l *callLog) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls := l.calls
+	l.calls = nil
+	return calls
+}
+
+func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
+	s.calls.add(ctx, fmt.Sprint("head of ", id))
+	return s.Store.Head(ctx, id)
 }
 
 func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
 	s.reads.Add(1)
+	s.calls.add(ctx, fmt.Sprint("entries of ", id))
 	return s.Store.Entries(ctx, id, from, to, fn)
 }
 
@@ -354,6 +379,7 @@ func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64,
 }
 
 func (s *faultStore) Find(ctx context.Context, id log.ID, event string) (uint64, error) {
+	s.calls.add(ctx, fmt.Sprint("id in ", id))
 	if s.panics.Load() {
 		panic("injected panic about secret-of-another-tenant")
 	}
@@ -361,7 +387,7 @@ func (s *faultStore) Find(ctx context.Context, id log.ID, event string) (uint64,
 }
 
 func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
-	s.count(ctx)
+	s.calls.add(ctx, "key "+id)
 	if s.failure.Load() {
 		return log.Key{}, errInjected
 	}
@@ -369,7 +395,7 @@ func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
 }
 
 func (s *faultStore) Logs(ctx context.Context) ([]log.Info, error) {
-	s.count(ctx)
+	s.calls.add(ctx, "logs")
 	return s.Store.Logs(ctx)
 }
 

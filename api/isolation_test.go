@@ -20,10 +20,12 @@ import (
 type tenant struct {
 	name           string
 	reader, writer string
+	keys           []string // of all roles, these two among them
 	ids            []string
 	markers        []string // in content, and hashes, salts and secrets in the forms in which answers show them
 	cursors        []string
 	size           int
+	named          int // how many of the markers aren't of events
 }
 
 // No answer to one tenant holds anything of another: whatever it asks for, by guesses or with what it found in another's
@@ -52,7 +54,7 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		if got.status >= http.StatusInternalServerError {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
-		if strings.Contains(r.path, other.name) && got.status < http.StatusBadRequest {
+		if (strings.Contains(r.path, other.name) || strings.Contains(r.path, "/v1/keys/")) && got.status < http.StatusBadRequest {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
 	})
@@ -62,6 +64,69 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		s.get("/v1/events?limit=1000", x.reader).into(t, http.StatusOK, &p)
 		if len(p.Data) < x.size || !strings.Contains(fmt.Sprint(p), x.ids[0]) {
 			t.Errorf("%s finds %d of its %d events", x.name, len(p.Data), x.size)
+		}
+	}
+}
+
+// asked returns what the store was asked since the last time, but for the key itself, which is remembered for a while. What was asked for is
+// left out of it.
+func (s *faultStore) asked(key, what string) (calls []string) {
+	for _, call := range s.calls.take() {
+		if id, err := log.ParseKey(key); err == nil && call == "key "+id {
+			continue
+		}
+		calls = append(calls, strings.ReplaceAll(call, what, "…"))
+	}
+	return calls
+}
+
+// Whatever a key of any role asks for of another's log, id or key is answered as if there were none, after the same calls of the store.
+func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 5*time.Millisecond)
+	me, other := s.newTenant(), s.newTenant()
+	cursor := "none"
+	if len(other.cursors) > 0 {
+		cursor = other.cursors[0]
+	}
+	never := &tenant{name: "never-made", ids: []string{"never"}, cursors: []string{"none"}}
+	_, neverKey := log.NewKey(log.RoleReader, 0, "", 0)
+	for _, r := range []struct{ method, path, theirs, none, body string }{
+		{"GET", "/v1/events?log=%s", other.name, never.name, ""},
+		{"POST", "/v1/events?log=%s", other.name, never.name, `{"action":"a"}`},
+		{"POST", "/v1/events/batch?log=%s", other.name, never.name, `{"events":[{"action":"a"}]}`},
+		{"GET", "/v1/events/x?log=%s", other.name, never.name, ""},
+		{"GET", "/v1/events/x/proof?log=%s", other.name, never.name, ""},
+		{"GET", "/v1/feed?timeout=0s&log=%s", other.name, never.name, ""},
+		{"GET", "/v1/checkpoint?log=%s", other.name, never.name, ""},
+		{"GET", "/v1/proofs/inclusion?index=0&log=%s", other.name, never.name, ""},
+		{"GET", "/v1/proofs/consistency?from=0&log=%s", other.name, never.name, ""},
+		{"GET", "/logs/%s/checkpoint", other.name, never.name, ""},
+		{"GET", "/logs/%s/tile/0/000.p/1", other.name, never.name, ""},
+		{"GET", "/logs/%s/growth/0", other.name, never.name, ""},
+		{"GET", "/v1/logs/%s", other.name, never.name, ""},
+		{"PATCH", "/v1/logs/%s", other.name, never.name, `{"title":"x"}`},
+		{"POST", "/v1/logs/%s/freeze", other.name, never.name, ""},
+		{"GET", "/v1/events/%s", other.ids[0], "id-0000", ""},
+		{"GET", "/v1/events/%s/proof", other.ids[0], "id-0000", ""},
+		{"GET", "/v1/events?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
+		{"DELETE", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
+		{"POST", "/v1/keys/%s/rotate", other.reader[3:15], neverKey[3:15], ""},
+	} {
+		for _, key := range me.keys {
+			var answers []string
+			for _, what := range []string{r.theirs, r.none} {
+				s.store.calls.take()
+				got := s.do(request{method: r.method, path: fmt.Sprintf(r.path, what), key: key, body: r.body})
+				if got.status < http.StatusBadRequest || got.status >= http.StatusInternalServerError {
+					t.Errorf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
+				}
+				answers = append(answers, fmt.Sprintf("%q %s", s.store.asked(key, what), got.anonymous()))
+			}
+			if answers[0] != answers[1] {
+				t.Errorf("%s %s: another's got\n%s\nnone got\n%s", r.method, r.path, answers[0], answers[1])
+			}
 		}
 	}
 }
@@ -76,8 +141,19 @@ func (s *testServer) newTenant() *tenant {
 	s.t.Helper()
 	x := &tenant{name: "tenant-" + hex.EncodeToString(random(6))}
 	s.log(x.name)
-	x.reader, x.writer = s.key(log.RoleReader, x.name), s.key(log.RoleWriter, x.name)
-	x.markers = append(x.markers, x.name, x.reader[3:15], x.writer[3:15])
+	for _, role := range log.Roles {
+		if role != log.RoleAdmin {
+			x.keys = append(x.keys, s.key(role, x.name))
+		}
+	}
+	x.writer, x.reader = x.keys[0], x.keys[1]
+	title := "title of " + hex.EncodeToString(random(6))
+	s.patch("/v1/logs/"+x.name, s.admin, `{"title":"`+title+`"}`).into(s.t, http.StatusOK, new(any))
+	x.markers = append(x.markers, x.name, title)
+	for _, key := range x.keys {
+		x.markers = append(x.markers, key[3:15])
+	}
+	x.named = len(x.markers)
 	s.appendMarked(x, 3)
 	return x
 }
@@ -110,7 +186,8 @@ func (s *testServer) appendMarked(x *tenant, n int) {
 
 // ask returns a request of x for something of another tenant's.
 func (x *tenant) ask(t *rapid.T, other *tenant) request {
-	key := rapid.SampledFrom([]string{x.reader, x.writer}).Draw(t, "key")
+	key := rapid.SampledFrom(x.keys).Draw(t, "key")
+	theirKey := rapid.SampledFrom(other.keys).Draw(t, "their key")[3:15]
 	id := rapid.SampledFrom(other.ids).Draw(t, "id")
 	n := rapid.IntRange(0, other.size+2).Draw(t, "number")
 	logs := rapid.SampledFrom([]string{"", "log=" + other.name, "log=" + x.name}).Draw(t, "log")
@@ -124,7 +201,7 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	if len(other.cursors) > 0 {
 		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
 	}
-	switch rapid.IntRange(0, 14).Draw(t, "request") {
+	switch rapid.IntRange(0, 20).Draw(t, "request") {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -152,9 +229,21 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 		// An id that is taken in another log is free in this one. It is x's own then, but what it says is not the other's.
 		return request{method: "POST", path: "/v1/events?log=" + other.name, key: x.writer, body: fmt.Sprintf(`{"id":%q,"action":"probe"}`, id)}
 	case 12:
-		return get("/v1/events?actor_id=" + url.QueryEscape(rapid.SampledFrom(other.markers[3:]).Draw(t, "marker")))
+		return get("/v1/events?actor_id=" + url.QueryEscape(rapid.SampledFrom(other.markers[other.named:]).Draw(t, "marker")))
 	case 13:
 		return request{method: "GET", path: rapid.SampledFrom([]string{"/v1/logs", "/v1/keys"}).Draw(t, "list"), key: key}
+	case 14:
+		return request{method: rapid.SampledFrom([]string{"GET", "DELETE"}).Draw(t, "method"), path: "/v1/keys/" + theirKey, key: key}
+	case 15:
+		return request{method: "POST", path: "/v1/keys/" + theirKey + "/rotate", key: key}
+	case 16:
+		return request{method: "GET", path: "/v1/logs/" + other.name, key: key}
+	case 17:
+		return request{method: "PATCH", path: "/v1/logs/" + other.name, key: key, body: `{"title":"mine","public":true}`}
+	case 18:
+		return request{method: "POST", path: "/v1/logs/" + other.name + "/freeze", key: key}
+	case 19:
+		return request{method: "POST", path: "/v1/logs", key: key, body: fmt.Sprintf(`{"name":%q}`, other.name)}
 	default:
 		return request{
 			method: "POST", path: "/v1/keys", key: key, body: fmt.Sprintf(`{"role":"reader","log":%q}`, other.name),
