@@ -22,6 +22,9 @@ const (
 	maxBack            = 36_500 * 24 * time.Hour // of a time before now
 )
 
+// wordsFilter is the parameter that selects by words in any text of the event.
+const wordsFilter = "q"
+
 // metadataFilter begins the parameters that are named for what they select by: metadata.<path>.
 const metadataFilter = "metadata."
 
@@ -45,7 +48,7 @@ func filterParams() []string {
 	for _, t := range textFilters {
 		names = append(names, t.name)
 	}
-	return append(names, "from", "to", "received_from", "received_to", metadataFilter)
+	return append(names, wordsFilter, "from", "to", "received_from", "received_to", metadataFilter)
 }
 
 // mayRepeat reports whether a parameter may be given more than once, which means any of its values.
@@ -55,7 +58,7 @@ func mayRepeat(name string) bool {
 			return true
 		}
 	}
-	return strings.HasPrefix(name, metadataFilter)
+	return name == wordsFilter || strings.HasPrefix(name, metadataFilter)
 }
 
 // listEvents answers with a page of the records that the filters select: newest first of the log as it stood at the first page,
@@ -103,8 +106,10 @@ func (s *Server) listEvents(w http.ResponseWriter, r *http.Request, l *log.Log, 
 	out := appendRecords([]byte(`{"data":`), found.Records)
 	out = append(append(out, `,"next_cursor":`...), next...)
 	out = strconv.AppendBool(append(out, `,"has_more":`...), found.More)
-	out = strconv.AppendUint(append(out, `,"size":`...), size, 10)
-	writeBody(w, http.StatusOK, append(out, "}\n"...))
+	out = strconv.AppendUint(append(out, `,"size":`...), max(size, found.To), 10) // it may have grown since
+	out = strconv.AppendUint(append(out, `,"searched":{"from":`...), found.From, 10)
+	out = strconv.AppendUint(append(out, `,"to":`...), found.To, 10)
+	writeBody(w, http.StatusOK, append(out, "}}\n"...))
 	return nil
 }
 
@@ -135,6 +140,9 @@ func (q query) filter(asOf int64) (*log.Filter, error) {
 		f.Actions = nil
 	}
 	var err error
+	if f.Words, err = q.words(wordsFilter); err != nil {
+		return nil, err
+	}
 	if f.Occurred, err = q.span("from", "to", asOf); err != nil {
 		return nil, err
 	}
@@ -182,6 +190,22 @@ func (q query) texts(name, pointer string) ([]string, error) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// words returns the words of each of a parameter's values.
+func (q query) words(name string) (lists []log.Words, err error) {
+	texts, err := q.texts(name, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range texts {
+		words, err := log.ParseWords(text)
+		if err != nil {
+			return nil, badParameter(name, "%q %v", text, err)
+		}
+		lists = append(lists, words)
+	}
+	return lists, nil
 }
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }

@@ -13,6 +13,7 @@ type Filter struct {
 	Occurred    TimeSpan   // occurred_at, or received_at where the event doesn't say
 	Received    TimeSpan   // received_at
 	Metadata    []Metadata // each of them must match
+	Words       []Words    // all words of one of them, see ParseWords
 }
 
 // Metadata selects events by a scalar in their metadata: a text by its content, other scalars by their JSON form. Values over

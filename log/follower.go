@@ -49,6 +49,8 @@ type follower struct {
 	paused  map[ID]*paused // logs that couldn't be indexed
 	noticed map[ID]bool    // logs of which an unreadable content was reported
 
+	renewals renewals
+
 	mu      sync.Mutex
 	failure error // of indexing, the last one unless it succeeded since
 	since   time.Time
@@ -70,6 +72,7 @@ type paused struct {
 func newFollower(s *Service) *follower {
 	f := &follower{
 		service: s, at: make(map[ID]Indexed), left: make(map[ID]*left), paused: make(map[ID]*paused), noticed: make(map[ID]bool),
+		renewals: renewals{done: make(map[ID]bool), begun: make(map[ID]bool), paused: make(map[ID]time.Time)},
 	}
 	f.indexer = newIndexer(s.store, f.unreadable)
 	return f
@@ -80,7 +83,7 @@ func (f *follower) run(ctx context.Context) {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
 	for {
-		for f.round(ctx) {
+		for f.round(ctx) || f.renew(ctx) {
 		}
 		select {
 		case <-ctx.Done():
@@ -160,8 +163,7 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 	to, err := f.indexer.run(ctx, l.ID, at, size)
 	switch {
 	case errors.Is(err, ErrHeadMoved): // another server was faster
-		delete(f.at, l.ID)
-		f.left[l.ID] = &left{moved: time.Now()}
+		f.moved(l.ID)
 		return false, nil
 	case errors.Is(err, index.ErrDamaged):
 		f.pause(l.ID, at.Size, nil)
@@ -177,6 +179,13 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 	l.progress.indexedTo(to.Size)
 	f.service.metrics.indexed.Add(float64(to.Size - at.Size))
 	return size >= to.Size+index.Width, nil
+}
+
+// moved leaves a log to another server, which has just moved its index, and may be of an older version.
+func (f *follower) moved(id ID) {
+	delete(f.at, id)
+	delete(f.renewals.done, id)
+	f.left[id] = &left{moved: time.Now()}
 }
 
 // others reports whether the log is left to another server, which has moved its index not long ago.
@@ -197,6 +206,7 @@ func (f *follower) others(ctx context.Context, l *Log) (bool, error) {
 	last, known := f.at[l.ID]
 	if err == nil && (!known || at != last) {
 		f.at[l.ID], other.moved = at, now
+		delete(f.renewals.done, l.ID)
 		l.progress.indexedTo(at.Size)
 	}
 	if err == nil && now.Sub(other.moved) < lookPatience {

@@ -23,6 +23,7 @@ const mergedEvents = index.Width * index.Fanout
 type segmentBuilder struct {
 	store  Reader
 	termer termer
+	words  uint32 // wordsVersion, or 0 for segments without words
 	// unreadable is told of contents that can't be read; they are indexed as nothing, so that no search finds them.
 	unreadable func(log ID, err error)
 
@@ -47,7 +48,8 @@ func (b *segmentBuilder) build(ctx context.Context, id ID, number uint64) (*inde
 	if err != nil {
 		return nil, last, fmt.Errorf("reading entries to index: %w", err)
 	}
-	b.termer.builder.Begin(number)
+	b.termer.builder.Begin(number, b.words)
+	b.termer.words = b.words != 0
 	next := 0
 	without := func(to int) { // events that have no content
 		for ; next < to; next++ {
@@ -86,7 +88,7 @@ type indexer struct {
 }
 
 func newIndexer(store Store, unreadable func(log ID, err error)) *indexer {
-	return &indexer{segmentBuilder{store: store, unreadable: unreadable}, store}
+	return &indexer{segmentBuilder{store: store, words: wordsVersion, unreadable: unreadable}, store}
 }
 
 // errForeignIndex means that the index is of another history than the record: one of them was replaced.
@@ -152,21 +154,28 @@ func (x *indexer) run(ctx context.Context, id ID, from Indexed, size uint64) (In
 	return at, x.store.WriteIndex(ctx, id, from, at, drop, add)
 }
 
-// merge merges the segments that were just made with those that are stored before them, and returns which those are.
+// merge merges the segments that were just made with those that are stored before them, and returns which those are. Stored ones with
+// other words are built again.
 func (x *indexer) merge(ctx context.Context, id ID, from, at Indexed, add []*index.Segment) (*index.Segment, []index.Meta, error) {
 	stored, err := x.load(ctx, id, (at.Size-mergedEvents)/index.Width, from.Size/index.Width)
 	if err != nil {
 		return nil, nil, err
 	}
 	var drop []index.Meta
-	for _, s := range stored {
+	for i, s := range stored {
 		drop = append(drop, s.Meta)
+		if s.Words == x.words {
+			continue
+		}
+		if stored[i], _, err = x.build(ctx, id, s.Number); err != nil {
+			return nil, nil, err
+		}
 	}
 	merged, err := index.Merge(append(stored, add...))
 	return merged, drop, err
 }
 
-// load returns the stored segments [from, to) of level 0.
+// load returns the stored segments [from, to) of level 0. Those with other words have no blocks.
 func (x *indexer) load(ctx context.Context, id ID, from, to uint64) ([]*index.Segment, error) {
 	if from >= to {
 		return nil, nil
@@ -179,7 +188,10 @@ func (x *indexer) load(ctx context.Context, id ID, from, to uint64) ([]*index.Se
 	var numbers []uint64
 	for _, m := range metas {
 		if m.Level == index.Level0 && m.Number >= from && m.Number < to {
-			out, numbers = append(out, &index.Segment{Meta: m}), append(numbers, m.Number)
+			out = append(out, &index.Segment{Meta: m})
+			if m.Words == x.words {
+				numbers = append(numbers, m.Number)
+			}
 		}
 	}
 	i := 0

@@ -9,7 +9,7 @@ import (
 
 // All reports whether the filter is empty, so that it selects every event.
 func (f *Filter) All() bool {
-	return len(f.Actions)+len(f.ActorIDs)+len(f.ActorEmails)+len(f.TargetIDs)+len(f.TargetTypes)+len(f.Outcomes)+len(f.IPs)+len(f.Metadata) == 0 &&
+	return len(f.Actions)+len(f.ActorIDs)+len(f.ActorEmails)+len(f.TargetIDs)+len(f.TargetTypes)+len(f.Outcomes)+len(f.IPs)+len(f.Metadata)+len(f.Words) == 0 &&
 		f.Occurred == TimeSpan{} && f.Received == TimeSpan{}
 }
 
@@ -32,12 +32,16 @@ func (f *Filter) matchContent(e *Event) bool {
 		e.hasTarget("/type", f.TargetTypes) &&
 		e.hasText("/outcome", f.Outcomes) &&
 		e.hasText("/context/ip", f.IPs) &&
-		f.matchMetadata(e)
+		f.matchMetadata(e) &&
+		e.hasWords(f.Words)
 }
 
-// needles are lists of texts. The JSON of any event that a filter selects holds one of each list, so that most of the others needn't
-// be parsed.
-type needles [][][]byte
+// needles are what the JSON of any event that a filter selects holds, so that most of the others needn't be parsed: one of each list of
+// texts, and the words of one of some.
+type needles struct {
+	texts [][][]byte
+	words []Words
+}
 
 // needles returns the filter's. A text that JSON has to escape is none, nor is anything that it is an alternative to.
 func (f *Filter) needles() (out needles) {
@@ -50,7 +54,7 @@ func (f *Filter) needles() (out needles) {
 			list = append(list, []byte(t))
 		}
 		if list != nil {
-			out = append(out, list)
+			out.texts = append(out.texts, list)
 		}
 	}
 	var actions []string
@@ -63,17 +67,18 @@ func (f *Filter) needles() (out needles) {
 	for i := range f.Metadata {
 		add(f.Metadata[i].Values)
 	}
+	out.words = f.Words
 	return out
 }
 
-// in reports whether the JSON of an event holds one of each list.
+// in reports whether the JSON of an event holds all that.
 func (n needles) in(json []byte) bool {
-	for _, list := range n {
+	for _, list := range n.texts {
 		if !slices.ContainsFunc(list, func(text []byte) bool { return bytes.Contains(json, text) }) {
 			return false
 		}
 	}
-	return true
+	return n.words == nil || slices.ContainsFunc(n.words, func(w Words) bool { return w.in(json, 0) == w.all() })
 }
 
 func (f *Filter) matchAction(e *Event) bool {

@@ -63,6 +63,10 @@ func CheckIndex(ctx context.Context, store Reader, info Info, progress func(n in
 		if m.Level > index.Level1 || m.First() != covered {
 			return covered, fmt.Errorf("segment %d/%d follows on event %d: %w", m.Level, m.Number, covered, ErrDamaged)
 		}
+		if m.Words != 0 && m.Words != wordsVersion {
+			return covered, fmt.Errorf("segment %d/%d holds words of version %x, this program's are %x: it can be compared once a server of "+
+				"this version has rewritten it", m.Level, m.Number, m.Words, wordsVersion)
+		}
 		if err := b.compare(ctx, info.ID, m); err != nil {
 			return covered, err
 		}
@@ -80,6 +84,7 @@ func CheckIndex(ctx context.Context, store Reader, info Info, progress func(n in
 // compare compares a stored segment with the record.
 func (b *segmentBuilder) compare(ctx context.Context, id ID, m index.Meta) error {
 	var parts []*index.Segment
+	b.words = m.Words
 	for i := range index.Events(m.Level) / index.Width {
 		s, _, err := b.build(ctx, id, m.First()/index.Width+i)
 		if err != nil {

@@ -25,6 +25,8 @@ type Found struct {
 	Records  []Record
 	Position uint64 // for the next page
 	More     bool   // whether anything is left to be searched, not whether anything will be found in it
+	// From and To are which part of the log was searched for the page: all that match of the events [From, To) are in it.
+	From, To uint64
 }
 
 // A page's share of work: the search ends there, with what it has found until then, and the next page goes on. It bounds what
@@ -58,6 +60,7 @@ func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
 	} else {
 		s.to = min(p.Position, s.to)
 	}
+	s.found.From, s.found.To = s.from, s.to
 	var err error
 	if f == nil || f.All() {
 		err = s.list(ctx)
@@ -74,6 +77,13 @@ func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
 	if p.Oldest {
 		s.found.Position = s.from
 	}
+	switch {
+	case !s.found.More: // nor could anything be found where the filter's times don't lead
+	case p.Oldest:
+		s.found.To = s.from
+	default:
+		s.found.From = s.to
+	}
 	return s.found, nil
 }
 
@@ -83,6 +93,7 @@ type search struct {
 	filter  *Filter
 	page    Page
 	query   *index.Query // nil: the index can't help
+	older   *index.Query // the same of segments that have no words, or others
 	needles needles
 
 	from, to uint64 // what is still to be searched
@@ -90,6 +101,7 @@ type search struct {
 	bytes    int
 	checked  int
 	until    time.Time
+	gone     error // what was wrong with a segment that isn't what it was listed as
 }
 
 // list is the search for everything.
@@ -164,7 +176,7 @@ func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
 
 // run searches what the index covers and what it doesn't, in the order of the page.
 func (s *search) run(ctx context.Context) error {
-	s.query, s.needles = s.filter.query(), s.filter.needles()
+	s.query, s.older, s.needles = s.filter.query(true), s.filter.query(false), s.filter.needles()
 	metas, covered, err := s.segments(ctx)
 	if err != nil {
 		return err
@@ -181,6 +193,14 @@ func (s *search) run(ctx context.Context) error {
 	}
 	_, err = s.lookAll(ctx, metas, covered)
 	return err
+}
+
+// queryOf returns what to look up in a segment, nil if all of its events are candidates.
+func (s *search) queryOf(m index.Meta) *index.Query {
+	if m.Words == wordsVersion || len(s.filter.Words) == 0 {
+		return s.query
+	}
+	return s.older
 }
 
 // segments returns the segments of the index and up to where they cover the log. There are none where the index isn't known
@@ -202,7 +222,7 @@ func (s *search) segments(ctx context.Context) (metas []index.Meta, covered uint
 	return metas, covered, nil
 }
 
-// lookAll searches what the index covers. A segment that is merged with others meanwhile is looked for again.
+// lookAll searches what the index covers. A segment that is merged with others meanwhile, or rewritten, is looked for again.
 func (s *search) lookAll(ctx context.Context, metas []index.Meta, covered uint64) (done bool, err error) {
 	for {
 		gone, done, err := s.look(ctx, metas)
@@ -221,7 +241,7 @@ func (s *search) lookAll(ctx context.Context, metas []index.Meta, covered uint64
 			return false, err
 		}
 		if slices.Contains(metas, *gone) {
-			return false, fmt.Errorf("segment %d/%d has no blocks: %w", gone.Level, gone.Number, index.ErrDamaged)
+			return false, s.gone
 		}
 		if !s.page.Oldest && covered < s.to { // the index was dropped
 			return s.scan(ctx, max(s.from, covered), s.to)
@@ -229,7 +249,8 @@ func (s *search) lookAll(ctx context.Context, metas []index.Meta, covered uint64
 	}
 }
 
-// look searches segments, more of them at a time the longer it takes. It returns a segment that wasn't there, if it met one.
+// look searches segments, more of them at a time the longer it takes. It returns a segment that wasn't there as it was listed, if it
+// met one.
 func (s *search) look(ctx context.Context, metas []index.Meta) (gone *index.Meta, done bool, err error) {
 	metas = slices.DeleteFunc(slices.Clone(metas), func(m index.Meta) bool {
 		occurred := s.filter.Occurred
@@ -240,34 +261,34 @@ func (s *search) look(ctx context.Context, metas []index.Meta) (gone *index.Meta
 		slices.Reverse(metas)
 	}
 	for n := 8; len(metas) > 0; n *= 8 {
-		level := metas[0].Level
+		level, query := metas[0].Level, s.queryOf(metas[0])
 		n = min(n, maxLookups)
-		if s.query != nil {
-			n = max(1, min(n, maxSetsBytes*8/int(index.Events(level))/s.query.Members()))
+		if query != nil {
+			n = max(1, min(n, maxSetsBytes*8/int(index.Events(level))/query.Members()))
 		}
 		batch := metas[:min(n, len(metas))]
-		if i := slices.IndexFunc(batch, func(m index.Meta) bool { return m.Level != level }); i >= 0 {
+		if i := slices.IndexFunc(batch, func(m index.Meta) bool { return m.Level != level || s.queryOf(m) != query }); i >= 0 {
 			batch = batch[:i]
 		}
 		metas = metas[len(batch):]
-		if gone, done, err := s.lookInto(ctx, batch); gone != nil || done || err != nil {
+		if gone, done, err := s.lookInto(ctx, query, batch); gone != nil || done || err != nil {
 			return gone, done, err
 		}
 	}
 	return nil, false, nil
 }
 
-// lookInto searches segments of one level.
-func (s *search) lookInto(ctx context.Context, metas []index.Meta) (gone *index.Meta, done bool, err error) {
+// lookInto searches segments of one level for one query.
+func (s *search) lookInto(ctx context.Context, query *index.Query, metas []index.Meta) (gone *index.Meta, done bool, err error) {
 	sets := make([]index.Set, len(metas))
-	if s.query == nil {
+	if query == nil {
 		for i, m := range metas {
 			sets[i] = index.NewSet(m.Level)
 			for j := range sets[i] {
 				sets[i][j] = ^uint64(0)
 			}
 		}
-	} else if gone, err := s.lookup(ctx, metas, sets); gone != nil || err != nil {
+	} else if gone, err := s.lookup(ctx, query, metas, sets); gone != nil || err != nil {
 		return gone, false, err
 	}
 	for len(metas) > 0 {
@@ -311,33 +332,47 @@ func (s *search) lookInto(ctx context.Context, metas []index.Meta) (gone *index.
 	return nil, false, nil
 }
 
-// lookup sets the candidates of segments of one level, in one request to the store.
-func (s *search) lookup(ctx context.Context, metas []index.Meta, sets []index.Set) (gone *index.Meta, err error) {
+// lookup sets the candidates of segments of one level, in one request to the store. What is wrong with one may be that it isn't any
+// more what it was listed as.
+func (s *search) lookup(ctx context.Context, query *index.Query, metas []index.Meta, sets []index.Set) (gone *index.Meta, err error) {
 	numbers := make([]uint64, len(metas))
 	lookups := make(map[uint64]*index.Lookup, len(metas))
 	for i, m := range metas {
-		numbers[i], lookups[m.Number] = m.Number, s.query.NewLookup(m)
+		numbers[i], lookups[m.Number] = m.Number, query.NewLookup(m)
 	}
 	slices.Sort(numbers)
-	err = s.log.service.reader.Blocks(ctx, s.log.ID, metas[0].Level, numbers, s.query.Ranges(),
-		func(segment uint64, key, data []byte) error { return lookups[segment].Add(key, data) })
+	var at uint64
+	err = s.log.service.reader.Blocks(ctx, s.log.ID, metas[0].Level, numbers, query.Ranges(),
+		func(segment uint64, key, data []byte) error {
+			at = segment
+			return lookups[segment].Add(key, data)
+		})
+	if errors.Is(err, index.ErrDamaged) {
+		s.gone = err
+		return &metas[slices.IndexFunc(metas, func(m index.Meta) bool { return m.Number == at })], nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the index of log %s: %w", s.log.Name, err)
 	}
 	for i, m := range metas {
 		l := lookups[m.Number]
 		if l.Blocks() == 0 {
+			s.gone = errNoBlocks(m)
 			return &metas[i], nil
 		}
-		if sets[i], err = l.Result(); err != nil {
-			return nil, err
+		if sets[i], s.gone = l.Result(); s.gone != nil {
+			return &metas[i], nil
 		}
 	}
 	return nil, nil
 }
 
+func errNoBlocks(m index.Meta) error {
+	return fmt.Errorf("segment %d/%d has no blocks: %w", m.Level, m.Number, index.ErrDamaged)
+}
+
 // keepOccurred removes the candidates that occurred at another time than the filter says, where the segment's column of times is
-// worth reading. It returns false if the segment isn't there any more.
+// worth reading. It returns false if the segment isn't there any more, or isn't what it was listed as; then the set is worthless.
 func (s *search) keepOccurred(ctx context.Context, m index.Meta, set index.Set) (there bool, err error) {
 	span := s.filter.Occurred
 	if span.Contains(m.MinOccurred) && span.Contains(m.MaxOccurred) || set.Count() <= searchChunk/4 {
@@ -353,13 +388,20 @@ func (s *search) keepOccurred(ctx context.Context, m index.Meta, set index.Set) 
 				}
 			})
 		})
-	if err != nil {
-		return there, fmt.Errorf("reading the times of log %s: %w", s.log.Name, err)
+	switch {
+	case err == nil && !there:
+		err = errNoBlocks(m)
+	case err == nil:
+		err = column.Close()
 	}
-	if !there {
+	if errors.Is(err, index.ErrDamaged) {
+		s.gone = err
 		return false, nil
 	}
-	return true, column.Close()
+	if err != nil {
+		return false, fmt.Errorf("reading the times of log %s: %w", s.log.Name, err)
+	}
+	return true, nil
 }
 
 // scan searches the events [from, to) without an index.

@@ -11,6 +11,7 @@ import (
 // Filter.Match compares: an event that matches a filter has a key in the ranges of each of the filter's members.
 type termer struct {
 	builder index.Builder
+	words   bool // whether words are terms, too
 	path    []byte
 	text    []byte
 }
@@ -49,6 +50,24 @@ func (t *termer) add(e *Event, receivedAt int64) {
 	if e.metadata != (span{}) {
 		t.path = t.path[:0]
 		t.addMembers(e.metadata.in(e.json))
+	}
+	if t.words {
+		t.addWords(e)
+	}
+}
+
+// addWords adds the words in an event's texts.
+func (t *termer) addWords(e *Event) {
+	for _, c := range e.Claims() {
+		if !hasTexts(c.Pointer) {
+			continue
+		}
+		for text, rest := nextText(c.Value); text != nil; text, rest = nextText(rest) {
+			for start, end := nextWord(text, 0); start < len(text); start, end = nextWord(text, end) {
+				t.text = appendFolded(t.text[:0], text[start:end], index.MaxWord)
+				t.builder.Word(t.text)
+			}
+		}
 	}
 }
 
@@ -99,8 +118,8 @@ func (t *termer) unquote(value []byte) []byte {
 	return t.text
 }
 
-// query returns what to look up in an index, nil if only the record can tell: a filter by times alone.
-func (f *Filter) query() *index.Query {
+// query returns what to look up in an index, with words or without; nil if only the record can tell, as of a filter by times alone.
+func (f *Filter) query(words bool) *index.Query {
 	var members [][]index.Range
 	if ranges := actionRanges(f.Actions); ranges != nil {
 		members = append(members, ranges)
@@ -129,10 +148,38 @@ func (f *Filter) query() *index.Query {
 			members = append(members, ranges)
 		}
 	}
+	if words {
+		members = append(members, wordRanges(f.Words)...)
+	}
 	if members == nil {
 		return nil
 	}
 	return index.NewQuery(members)
+}
+
+// wordRanges returns the keys of words, a member each. Of several lists an event has all of one, so one word of each list is in one
+// member.
+func wordRanges(lists []Words) (members [][]index.Range) {
+	keys := func(w Word) index.Range {
+		if w.Begins {
+			return index.WordBegins(w.Text)
+		}
+		return index.WordIs(w.Text)
+	}
+	if len(lists) == 1 {
+		for _, w := range lists[0] {
+			members = append(members, []index.Range{keys(w)})
+		}
+		return members
+	}
+	var any []index.Range
+	for _, list := range lists {
+		any = append(any, keys(list.longest()))
+	}
+	if any != nil {
+		members = append(members, any)
+	}
+	return members
 }
 
 // actionRanges returns the keys of actions, nil if all actions are meant.

@@ -16,28 +16,32 @@ const blockSize = 4 << 10
 const checksumSize = 8
 
 // checksum returns what a block begins with. It is over where the block belongs, too, so that one in another's place is noticed.
-func checksum(level int, number uint64, key, body []byte) uint64 {
-	var place [1 + 8 + 0xff]byte
-	place[0] = byte(level)
-	binary.BigEndian.PutUint64(place[1:], number)
-	n := copy(place[9:], key)
-	return xxhash.Sum64(place[:9+n]) ^ xxhash.Sum64(body)
+func checksum(m *Meta, key, body []byte) uint64 {
+	var place [1 + 8 + 0xff + 1 + 4]byte
+	place[0] = byte(m.Level)
+	binary.BigEndian.PutUint64(place[1:], m.Number)
+	n := 9 + copy(place[9:], key)
+	if m.Words != 0 {
+		binary.BigEndian.PutUint32(place[n+1:], m.Words) // after a zero
+		n += 5
+	}
+	return xxhash.Sum64(place[:n]) ^ xxhash.Sum64(body)
 }
 
 // seal completes a block that begins with room for its checksum, and adds it to the segment.
 func (s *Segment) seal(key, block []byte) {
-	binary.BigEndian.PutUint64(block, checksum(s.Level, s.Number, key, block[checksumSize:]))
+	binary.BigEndian.PutUint64(block, checksum(&s.Meta, key, block[checksumSize:]))
 	s.Blocks = append(s.Blocks, Block{Key: key, Data: block})
 }
 
 // open returns the body of a block.
-func open(level int, number uint64, key, block []byte) ([]byte, error) {
+func (m *Meta) open(key, block []byte) ([]byte, error) {
 	if len(block) < checksumSize || len(key) > 0xff {
-		return nil, fmt.Errorf("block %x of segment %d/%d has %d bytes: %w", key, level, number, len(block), ErrDamaged)
+		return nil, fmt.Errorf("block %x of segment %d/%d has %d bytes: %w", key, m.Level, m.Number, len(block), ErrDamaged)
 	}
 	body := block[checksumSize:]
-	if got, want := checksum(level, number, key, body), binary.BigEndian.Uint64(block); got != want {
-		return nil, fmt.Errorf("block %x of segment %d/%d has checksum %016x, want %016x: %w", key, level, number, got, want, ErrDamaged)
+	if got, want := checksum(m, key, body), binary.BigEndian.Uint64(block); got != want {
+		return nil, fmt.Errorf("block %x of segment %d/%d has checksum %016x, want %016x: %w", key, m.Level, m.Number, got, want, ErrDamaged)
 	}
 	return body, nil
 }

@@ -29,7 +29,7 @@
 //
 // Every block begins with a checksum and ends the same way, whatever is in it:
 //
-//	block    = u64(checksum) ‖ body              checksum: xxhash64 of level, segment and the block's key, xor that of body
+//	block    = u64(checksum) ‖ body              checksum: xxhash64 of level, segment, the block's key and words, xor that of body
 //	times    = varint(t0) ‖ varint(t1 - t0) ‖ …
 //	postings = uvarint(len(next)) ‖ next ‖ entry ‖ entry ‖ …         next: the key of the next block, empty in the last one
 //	entry    = uvarint(shared) ‖ uvarint(len(rest)) ‖ rest ‖ list    the key is the first shared bytes of the one before, and rest
@@ -42,7 +42,11 @@
 //
 // # Keys
 //
-// A key is one byte that names the field, and the value: actions as text, so that all actions of a prefix are a range of
-// keys, everything else as the eight bytes of its xxhash64. Hashes may collide, by chance or on purpose. That costs a look at
-// an event which turns out not to be meant, and no more: what the index finds are candidates, and the caller checks each.
+// A key is one byte that names the field, and the value: actions and words as text, so that all of a prefix are a range of
+// keys, everything else as the eight bytes of its xxhash64. Hashes may collide, by chance or on purpose, and of long words only
+// the beginning is in the key. That costs a look at an event which turns out not to be meant, and no more: what the index finds
+// are candidates, and the caller checks each.
+//
+// What a word is, the caller says, and names it: see [Meta]'s Words. Segments that were written before there were words have none,
+// and those that another version has written may have others. A caller looks for words in those alone whose name it knows.
 package index

@@ -16,7 +16,7 @@ func Merge(parts []*Segment) (*Segment, error) {
 	}
 	s := &Segment{Meta: Meta{
 		Level: Level1, Number: parts[0].Number / Fanout, MinOccurred: math.MaxInt64, MaxOccurred: math.MinInt64,
-		FirstReceived: parts[0].FirstReceived, LastReceived: parts[Fanout-1].LastReceived,
+		FirstReceived: parts[0].FirstReceived, LastReceived: parts[Fanout-1].LastReceived, Words: parts[0].Words,
 	}}
 	sources := make(sources, 0, Fanout)
 	for i, p := range parts {
@@ -24,9 +24,12 @@ func Merge(parts []*Segment) (*Segment, error) {
 			return nil, fmt.Errorf("segment %d/%d has %d blocks where 0/%d is wanted: %w",
 				p.Level, p.Number, len(p.Blocks), parts[0].Number+uint64(i), ErrDamaged)
 		}
+		if p.Words != s.Words {
+			return nil, fmt.Errorf("segment 0/%d has words %x, the first of those to be merged has %x: %w", p.Number, p.Words, s.Words, ErrDamaged)
+		}
 		s.MinOccurred, s.MaxOccurred = min(s.MinOccurred, p.MinOccurred), max(s.MaxOccurred, p.MaxOccurred)
 		times := p.Blocks[0]
-		body, err := open(p.Level, p.Number, times.Key, times.Data)
+		body, err := p.open(times.Key, times.Data)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +76,7 @@ func (s *source) advance() error {
 			return fmt.Errorf("segment 0/%d has no block %x: %w", s.segment.Number, s.want, ErrDamaged)
 		}
 		b := s.segment.Blocks[s.at]
-		body, err := open(s.segment.Level, s.segment.Number, b.Key, b.Data)
+		body, err := s.segment.open(b.Key, b.Data)
 		if err != nil {
 			return err
 		}

@@ -31,8 +31,23 @@ func exactly(key []byte) Range {
 func ActionIs(action string) Range { return exactly(append([]byte{byte(Action)}, action...)) }
 
 // ActionBegins returns the keys of all actions with a prefix.
-func ActionBegins(prefix string) Range {
-	from := append([]byte{byte(Action)}, prefix...)
+func ActionBegins(prefix string) Range { return begins(append([]byte{byte(Action)}, prefix...)) }
+
+// WordIs returns the keys of a word.
+func WordIs(word string) Range {
+	return exactly(append([]byte{byte(Word)}, word[:min(len(word), MaxWord)]...))
+}
+
+// WordBegins returns the keys of all words with a prefix.
+func WordBegins(prefix string) Range {
+	if len(prefix) >= MaxWord {
+		return WordIs(prefix) // whatever comes after it isn't in the keys
+	}
+	return begins(append([]byte{byte(Word)}, prefix...))
+}
+
+// begins returns the range of all keys that begin like this one.
+func begins(from []byte) Range {
 	to := slices.Clone(from)
 	for to[len(to)-1] == 0xff { // ends at the field's own byte, which is less
 		to = to[:len(to)-1]
@@ -41,7 +56,7 @@ func ActionBegins(prefix string) Range {
 	return Range{from, to}
 }
 
-// Is returns the keys of a value of a field other than Action and Metadata.
+// Is returns the keys of a value of a field other than Action, Metadata and Word.
 func Is(f Field, value string) Range { return exactly(appendHash(nil, f, xxhash.Sum64String(value))) }
 
 // MemberIs returns the keys of a member of metadata.
@@ -98,8 +113,8 @@ type Query struct {
 	of      [][]int // the members that each of them is for
 }
 
-// NewQuery returns the query for members, each a list of ranges. Ranges of different members must be equal or disjoint,
-// as those of different fields are.
+// NewQuery returns the query for members, each a list of ranges. Where ranges of different members overlap, but aren't equal, each
+// of the members gets the other's candidates, too.
 func NewQuery(members [][]Range) *Query {
 	q := &Query{members: len(members)}
 	type row struct {
@@ -138,8 +153,7 @@ func (q *Query) Ranges() []Range { return q.ranges }
 // Lookup looks a query up in the blocks of one segment.
 type Lookup struct {
 	query  *Query
-	level  int
-	number uint64
+	meta   Meta
 	sets   []Set  // by member
 	at     int    // the first range that isn't looked up to its end
 	want   []byte // the key of the block that has to be next, since that range goes on there; empty: the one that the range begins in
@@ -149,19 +163,19 @@ type Lookup struct {
 
 // NewLookup begins to look a query up in a segment.
 func (q *Query) NewLookup(m Meta) *Lookup {
-	return &Lookup{query: q, level: m.Level, number: m.Number, sets: make([]Set, q.members)}
+	return &Lookup{query: q, meta: m, sets: make([]Set, q.members)}
 }
 
 // Add reads a block. Those that may hold keys of the query's ranges have to come in order, each once: for each range the last
 // one that is stored under a key at or before its beginning, and those that are stored under keys within it.
 func (l *Lookup) Add(key, data []byte) error {
 	l.blocks++
-	body, err := open(l.level, l.number, key, data)
+	body, err := l.meta.open(key, data)
 	if err != nil {
 		return err
 	}
 	c := &l.cursor
-	if err := c.begin(l.level, body); err != nil {
+	if err := c.begin(l.meta.Level, body); err != nil {
 		return err
 	}
 	ranges := l.query.ranges
@@ -191,7 +205,7 @@ func (l *Lookup) Add(key, data []byte) error {
 		}
 		for _, m := range l.query.of[i] {
 			if l.sets[m] == nil {
-				l.sets[m] = NewSet(l.level)
+				l.sets[m] = NewSet(l.meta.Level)
 			}
 			if err := c.into(l.sets[m]); err != nil {
 				return err
@@ -210,9 +224,9 @@ func (l *Lookup) Add(key, data []byte) error {
 
 func (l *Lookup) damaged(have string) error {
 	if l.at == len(l.query.ranges) {
-		return fmt.Errorf("segment %d/%d: %s: %w", l.level, l.number, have, ErrDamaged)
+		return fmt.Errorf("segment %d/%d: %s: %w", l.meta.Level, l.meta.Number, have, ErrDamaged)
 	}
-	return fmt.Errorf("segment %d/%d: %s where the block with key %x should be: %w", l.level, l.number, have,
+	return fmt.Errorf("segment %d/%d: %s where the block with key %x should be: %w", l.meta.Level, l.meta.Number, have,
 		l.query.ranges[l.at].From, ErrDamaged)
 }
 
@@ -234,41 +248,40 @@ func (l *Lookup) Result() (Set, error) {
 		}
 	}
 	if len(l.sets) == 0 || l.sets[0] == nil {
-		return NewSet(l.level), nil
+		return NewSet(l.meta.Level), nil
 	}
 	return l.sets[0], nil
 }
 
 // Column reads the times of one segment.
 type Column struct {
-	level  int
-	number uint64
-	next   int // block
+	meta Meta
+	next int // block
 }
 
 // NewColumn begins to read the times of a segment.
-func NewColumn(m Meta) *Column { return &Column{level: m.Level, number: m.Number} }
+func NewColumn(m Meta) *Column { return &Column{meta: m} }
 
 // Add reads the next block of the range Times, and calls fn with each event's offset and time.
 func (c *Column) Add(key, data []byte, fn func(offset int, occurred int64)) error {
-	body, err := open(c.level, c.number, key, data)
+	body, err := c.meta.open(key, data)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(key, timesKeyOf(c.next)) || uint64(c.next+1)*Width > Events(c.level) {
-		return fmt.Errorf("segment %d/%d has block %x where times %d should be: %w", c.level, c.number, key, c.next, ErrDamaged)
+	if !bytes.Equal(key, timesKeyOf(c.next)) || uint64(c.next+1)*Width > Events(c.meta.Level) {
+		return fmt.Errorf("segment %d/%d has block %x where times %d should be: %w", c.meta.Level, c.meta.Number, key, c.next, ErrDamaged)
 	}
 	t := int64(0)
 	for i := range Width {
 		delta, n := binary.Varint(body)
 		if n <= 0 {
-			return fmt.Errorf("segment %d/%d has malformed times: %w", c.level, c.number, ErrDamaged)
+			return fmt.Errorf("segment %d/%d has malformed times: %w", c.meta.Level, c.meta.Number, ErrDamaged)
 		}
 		t, body = t+delta, body[n:]
 		fn(c.next*Width+i, t)
 	}
 	if len(body) > 0 {
-		return fmt.Errorf("segment %d/%d has more times than events: %w", c.level, c.number, ErrDamaged)
+		return fmt.Errorf("segment %d/%d has more times than events: %w", c.meta.Level, c.meta.Number, ErrDamaged)
 	}
 	c.next++
 	return nil
@@ -276,8 +289,8 @@ func (c *Column) Add(key, data []byte, fn func(offset int, occurred int64)) erro
 
 // Close returns ErrDamaged if blocks are missing.
 func (c *Column) Close() error {
-	if uint64(c.next)*Width != Events(c.level) {
-		return fmt.Errorf("segment %d/%d has %d blocks of times: %w", c.level, c.number, c.next, ErrDamaged)
+	if uint64(c.next)*Width != Events(c.meta.Level) {
+		return fmt.Errorf("segment %d/%d has %d blocks of times: %w", c.meta.Level, c.meta.Number, c.next, ErrDamaged)
 	}
 	return nil
 }

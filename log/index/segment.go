@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -41,6 +41,9 @@ type Meta struct {
 	// Times are in µs since 1970 UTC, both ends included. Occurred is occurred_at, or received_at where an event doesn't say.
 	MinOccurred, MaxOccurred    int64
 	FirstReceived, LastReceived int64
+	// Words names what the segment holds under Word, and is a part of what its blocks' checksums are over: two segments of the same
+	// events with different ones can't be taken for each other. 0: it holds no words.
+	Words uint32
 }
 
 // First returns the index of the segment's first event.
@@ -60,12 +63,15 @@ type Block struct {
 	Key, Data []byte
 }
 
+// MaxWord is the size in bytes that the keys of words are cut to.
+const MaxWord = 64
+
 // Field is the part of an event that a key is about: the key's first byte.
 type Field byte
 
 // Fields that are indexed.
 const (
-	Action     Field = 'a' // as text; all others as hashes
+	Action     Field = 'a' // as text; all others but Word as hashes
 	ActorEmail Field = 'e'
 	ActorID    Field = 'i'
 	Metadata   Field = 'm' // of path, 0x00 and value
@@ -73,6 +79,7 @@ const (
 	IP         Field = 'p'
 	TargetID   Field = 't'
 	TargetType Field = 'y'
+	Word       Field = 'z' // as text; after all that are hashes
 )
 
 // Keys that blocks are stored under and no field begins with.
@@ -84,12 +91,24 @@ const (
 
 // Builder makes segments of level 0 from events. The zero value is ready for use.
 type Builder struct {
-	times  []int64
-	meta   Meta
-	hashes []hashed
-	texts  map[string][]uint32 // by action
-	value  []byte
+	times   []int64
+	meta    Meta
+	hashes  []hashed
+	actions texts
+	words   texts
+	value   []byte
 }
+
+// texts are keys that are texts, of all events.
+type texts struct {
+	numbers map[string]uint32
+	all     []string // by number
+	last    []uint32 // by number, the offset of the newest event that has it, and 1
+	pairs   []pair
+}
+
+// pair says that an event has a text.
+type pair struct{ number, offset uint32 }
 
 // hashed is a key that is a hash, of one event.
 type hashed struct {
@@ -98,14 +117,12 @@ type hashed struct {
 	field  Field
 }
 
-// Begin drops what was added and begins the segment of that number.
-func (b *Builder) Begin(number uint64) {
+// Begin drops what was added and begins the segment of that number. Words says what Word will be called with, as Meta has it.
+func (b *Builder) Begin(number uint64, words uint32) {
 	b.times, b.hashes = b.times[:0], b.hashes[:0]
-	b.meta = Meta{Number: number, MinOccurred: math.MaxInt64, MaxOccurred: math.MinInt64}
-	if b.texts == nil {
-		b.texts = make(map[string][]uint32)
-	}
-	clear(b.texts)
+	b.meta = Meta{Number: number, MinOccurred: math.MaxInt64, MaxOccurred: math.MinInt64, Words: words}
+	b.actions.begin()
+	b.words.begin()
 }
 
 // Add begins the next event of the segment, whose terms follow. An event without content has none.
@@ -120,11 +137,16 @@ func (b *Builder) Add(received, occurred int64) {
 
 // Action adds the action of the event that Add began.
 func (b *Builder) Action(action []byte) {
-	offsets := append(b.texts[string(action)], b.offset())
-	b.texts[string(action)] = offsets
+	b.actions.add(action, b.offset())
 }
 
-// Term adds a value of a field other than Action and Metadata to the event that Add began.
+// Word adds a word of the event that Add began, which may be one that it has already. Of a long one only the first MaxWord bytes
+// count.
+func (b *Builder) Word(word []byte) {
+	b.words.add(word[:min(len(word), MaxWord)], b.offset())
+}
+
+// Term adds a value of a field other than Action, Metadata and Word to the event that Add began.
 func (b *Builder) Term(f Field, value []byte) {
 	b.hashes = append(b.hashes, hashed{xxhash.Sum64(value), b.offset(), f})
 }
@@ -152,9 +174,7 @@ func (b *Builder) Segment() *Segment {
 	s.addTimes(b.times)
 	e := encoder{segment: s}
 	key := make([]byte, 0, 1+256)
-	for _, action := range slices.Sorted(maps.Keys(b.texts)) {
-		e.add(append(append(key, byte(Action)), action...), slices.Compact(b.texts[action]))
-	}
+	b.actions.encode(&e, Action)
 	slices.SortFunc(b.hashes, func(x, y hashed) int {
 		switch {
 		case x.field != y.field:
@@ -174,8 +194,56 @@ func (b *Builder) Segment() *Segment {
 		}
 		e.add(appendHash(key, h.field, h.hash), offsets)
 	}
+	b.words.encode(&e, Word)
 	e.end()
 	return s
+}
+
+func (t *texts) begin() {
+	if t.numbers == nil {
+		t.numbers = make(map[string]uint32)
+	}
+	clear(t.numbers)
+	t.all, t.last, t.pairs = t.all[:0], t.last[:0], t.pairs[:0]
+}
+
+func (t *texts) add(text []byte, offset uint32) {
+	n, ok := t.numbers[string(text)]
+	if !ok {
+		n = uint32(len(t.all))
+		t.all, t.last = append(t.all, string(text)), append(t.last, 0)
+		t.numbers[t.all[n]] = n
+	}
+	if t.last[n] != offset+1 {
+		t.last[n] = offset + 1
+		t.pairs = append(t.pairs, pair{n, offset})
+	}
+}
+
+// encode adds all texts as keys of a field.
+func (t *texts) encode(e *encoder, f Field) {
+	// The pairs are in the order of the events: it is enough to deal them out.
+	ends := make([]uint32, len(t.all)+1)
+	for _, p := range t.pairs {
+		ends[p.number+1]++
+	}
+	for n := range t.all {
+		ends[n+1] += ends[n]
+	}
+	offsets, at := make([]uint32, len(t.pairs)), slices.Clone(ends)
+	for _, p := range t.pairs {
+		offsets[at[p.number]] = p.offset
+		at[p.number]++
+	}
+	sorted := make([]uint32, len(t.all))
+	for n := range sorted {
+		sorted[n] = uint32(n)
+	}
+	slices.SortFunc(sorted, func(x, y uint32) int { return strings.Compare(t.all[x], t.all[y]) })
+	key := make([]byte, 0, 1+256)
+	for _, n := range sorted {
+		e.add(append(append(key, byte(f)), t.all[n]...), offsets[ends[n]:ends[n+1]])
+	}
 }
 
 func appendHash(dst []byte, f Field, hash uint64) []byte {

@@ -23,10 +23,10 @@ const (
 	sqlMoveIndexed = `
 		UPDATE index_logs SET size = $1, last = $2 WHERE log = $3 AND size = $4 AND last = $5`
 	sqlSegments = `
-		SELECT level, segment, min_occurred, max_occurred, first_received, last_received
+		SELECT level, segment, min_occurred, max_occurred, first_received, last_received, words
 		FROM index_segments WHERE log = $1 ORDER BY level DESC, segment`
 	sqlCopySegments = `
-		COPY index_segments (log, level, segment, min_occurred, max_occurred, first_received, last_received) FROM STDIN`
+		COPY index_segments (log, level, segment, min_occurred, max_occurred, first_received, last_received, words) FROM STDIN`
 	sqlCopyBlocks = `
 		COPY index_blocks (log, level, segment, key, data) FROM STDIN`
 	sqlDropSegments = `
@@ -82,7 +82,7 @@ func (s *Store) Indexed(ctx context.Context, id log.ID) (at log.Indexed, err err
 func (s *Store) Segments(ctx context.Context, id log.ID) (metas []index.Meta, err error) {
 	err = each(ctx, s.read, sqlSegments, func(rows *sql.Rows) error {
 		var m index.Meta
-		err := rows.Scan(&m.Level, &m.Number, &m.MinOccurred, &m.MaxOccurred, &m.FirstReceived, &m.LastReceived)
+		err := rows.Scan(&m.Level, &m.Number, &m.MinOccurred, &m.MaxOccurred, &m.FirstReceived, &m.LastReceived, &m.Words)
 		metas = append(metas, m)
 		return err
 	}, id)
@@ -162,8 +162,8 @@ func writeSegments(w *copier, id log.ID, segments []*index.Segment) error {
 		w.int(uint64(id))
 		w.int(uint64(seg.Level))
 		w.int(seg.Number)
-		for _, t := range []int64{seg.MinOccurred, seg.MaxOccurred, seg.FirstReceived, seg.LastReceived} {
-			w.text(fmt.Sprint(t))
+		for _, n := range []int64{seg.MinOccurred, seg.MaxOccurred, seg.FirstReceived, seg.LastReceived, int64(seg.Words)} {
+			w.text(fmt.Sprint(n))
 		}
 		if err := w.end(); err != nil {
 			return err

@@ -137,11 +137,11 @@ const (
 	sqlMoveIndexed = `
 		UPDATE index_logs SET size = ?, last = ? WHERE log = ? AND size = ? AND last = ?`
 	sqlSegments = `
-		SELECT level, segment, min_occurred, max_occurred, first_received, last_received
+		SELECT level, segment, min_occurred, max_occurred, first_received, last_received, words
 		FROM index_segments WHERE log = ? ORDER BY level DESC, segment`
 	sqlInsertSegment = `
-		INSERT INTO index_segments (log, level, segment, min_occurred, max_occurred, first_received, last_received)
-		VALUES (?, ?, ?, ?, ?, ?, ?)`
+		INSERT INTO index_segments (log, level, segment, min_occurred, max_occurred, first_received, last_received, words)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 	sqlInsertBlock = `
 		INSERT INTO index_blocks (log, level, segment, key, data) VALUES (?, ?, ?, ?, ?)`
 	sqlDropSegment = `
@@ -189,7 +189,7 @@ func (s *Store) Segments(ctx context.Context, id log.ID) (metas []index.Meta, er
 	}
 	err = each(ctx, s.index.read, sqlSegments, func(rows *sqlx.Rows) error {
 		var m index.Meta
-		err := rows.Scan(&m.Level, &m.Number, &m.MinOccurred, &m.MaxOccurred, &m.FirstReceived, &m.LastReceived)
+		err := rows.Scan(&m.Level, &m.Number, &m.MinOccurred, &m.MaxOccurred, &m.FirstReceived, &m.LastReceived, &m.Words)
 		metas = append(metas, m)
 		return err
 	}, id)
@@ -282,7 +282,7 @@ func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed,
 	defer insert.Close()
 	for _, seg := range add {
 		_, err := tx.ExecContext(ctx, sqlInsertSegment, id, seg.Level, seg.Number, seg.MinOccurred, seg.MaxOccurred,
-			seg.FirstReceived, seg.LastReceived)
+			seg.FirstReceived, seg.LastReceived, seg.Words)
 		if err != nil {
 			return describe(err)
 		}

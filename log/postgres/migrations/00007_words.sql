@@ -1,0 +1,4 @@
+-- +goose Up
+
+-- What a segment's blocks hold of words; those that are there hold none.
+ALTER TABLE index_segments ADD COLUMN words BIGINT NOT NULL DEFAULT 0;
