@@ -42,6 +42,30 @@ func IndexTo(ctx context.Context, store Store, id ID, size uint64) error {
 	}
 }
 
+// WordsVersion names what this program's words are.
+var WordsVersion = wordsVersion
+
+// IndexWith makes the index of a log anew: without words up to a size, and from there on with words of a version.
+func IndexWith(ctx context.Context, store Store, id ID, older, size uint64, version uint32) error {
+	if err := store.DropIndex(ctx, id); err != nil {
+		return err
+	}
+	x, at := newIndexer(store, func(ID, error) {}), Indexed{}
+	for x.words = 0; ; {
+		to, err := x.run(ctx, id, at, older)
+		if err != nil {
+			return err
+		}
+		if to == at {
+			if x.words == version || size <= older {
+				return nil
+			}
+			x.words, older = version, size
+		}
+		at = to
+	}
+}
+
 // Unindexed returns how many events the index is behind, and whether it is searched.
 func (l *Log) Unindexed() (uint64, bool) { return l.progress.unindexed() }
 
@@ -55,7 +79,8 @@ type Terms struct {
 
 // Build builds a segment from payloads, all received at the same time.
 func (t *Terms) Build(number uint64, payloads []Payload) (*index.Segment, error) {
-	t.b.termer.builder.Begin(number)
+	t.b.termer.builder.Begin(number, wordsVersion)
+	t.b.termer.words = true
 	for _, p := range payloads {
 		e, err := decodeEvent(p)
 		if err != nil {

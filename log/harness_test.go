@@ -339,7 +339,9 @@ type faultStore struct {
 	held atomic.Int64
 	// noIndex makes writing the search index fail.
 	noIndex atomic.Bool
-	tries   chan time.Time // when writing it was tried; full of the first ones
+	// listed changes what segments the search index is said to have.
+	listed atomic.Pointer[func([]index.Meta)]
+	tries  chan time.Time // when writing it was tried; full of the first ones
 	// noKeys makes adding a verifier key fail.
 	noKeys bool
 	// holdHead, if set, is waited for before a head is read outside a transaction, as the publisher does.
@@ -377,6 +379,14 @@ func (s *faultStore) WriteIndex(ctx context.Context, id log.ID, from, to log.Ind
 		return errInjected
 	}
 	return s.Store.WriteIndex(ctx, id, from, to, drop, add)
+}
+
+func (s *faultStore) Segments(ctx context.Context, id log.ID) ([]index.Meta, error) {
+	metas, err := s.Store.Segments(ctx, id)
+	if change := s.listed.Load(); change != nil {
+		(*change)(metas)
+	}
+	return metas, err
 }
 
 func (s *faultStore) fails(step string) bool {

@@ -365,6 +365,7 @@ func everything() *log.Filter {
 		Actions:  []string{"iam.*", "ec2.Describe*"},
 		ActorIDs: []string{"x", "arn:aws:sts::123837392027:assumed-role/AWSServiceRoleForAmazonInspector2/MandoService2842426183934887787"},
 		Occurred: span(0, 1<<62),
+		Words:    []log.Words{{{Text: "nothing"}, {Text: "iam"}}, {{Text: "iam"}, {Text: "inspec", Begins: true}}},
 		Metadata: []log.Metadata{{Path: "readOnly", Values: []string{"false", "true"}}, {Path: "sessionContext.attributes.mfaAuthenticated", Values: []string{"x", "false"}}},
 	}
 }

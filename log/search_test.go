@@ -27,6 +27,12 @@ const mergedSize = index.Width * index.Fanout
 // tail.
 const searchSize = mergedSize + 3*index.Width + 500
 
+// names are some words in several scripts, two of them alike but for what is beyond the end of their keys.
+var names = []string{
+	"Zoë", "ZOË", "Świątek", "Straße", "STRAẞE", "Ὀδυσσεύς", "ΟΔΥΣΣΕΥΣ", "हिन्दी", "東京都", "KelvinK", "o'neil",
+	strings.Repeat("x", index.MaxWord) + "yz", strings.Repeat("X", index.MaxWord) + "Yä",
+}
+
 // variedEvents makes n events of which some values are everywhere and some are rare.
 func variedEvents(t testing.TB, seed uint64, n int) []*log.Event {
 	r := rand.New(rand.NewPCG(seed, 7))
@@ -58,6 +64,12 @@ func variedEvents(t testing.TB, seed uint64, n int) []*log.Event {
 				ago *= 1000
 			}
 			fmt.Fprintf(&b, `,"occurred_at":%q`, now.Add(-ago).UTC().Format("2006-01-02T15:04:05.000000Z"))
+		}
+		if r.IntN(4) == 0 {
+			fmt.Fprintf(&b, `,"actor_name":"%s %s"`, names[r.IntN(len(names))], names[r.IntN(len(names))])
+		}
+		if r.IntN(4) == 0 {
+			fmt.Fprintf(&b, `,"context":{"request_id":"%x-%x"}`, r.Uint32(), r.Uint32())
 		}
 		fmt.Fprintf(&b, `,"metadata":{"n":%d,"plan":"p%d","deep":{"er":{"x":%t}},"a.b":"dot\"ted\n","a":{"b":"é%d"},"list":["in"]`,
 			r.IntN(1000), r.IntN(3), r.IntN(2) == 0, r.IntN(9))
@@ -142,7 +154,7 @@ func drawIndexFilter(t *rapid.T, all []stored) *log.Filter {
 			}
 			return "absent"
 		}
-		switch rapid.IntRange(0, 9).Draw(t, "field") {
+		switch rapid.IntRange(0, 10).Draw(t, "field") {
 		case 0:
 			action := e.event.Action()
 			if rapid.Bool().Draw(t, "prefix") {
@@ -173,6 +185,8 @@ func drawIndexFilter(t *rapid.T, all []stored) *log.Filter {
 			f.Received = drawSpan(t, e.record.ReceivedAt, like("other").record.ReceivedAt)
 		case 9:
 			f.Occurred = drawSpan(t, occurred(e), occurred(like("other")))
+		case 10:
+			f.Words = append(f.Words, words(t, drawWords(t, e.record.Event)))
 		}
 	}
 	return &f
@@ -196,16 +210,23 @@ func drawSpan(t *rapid.T, a, b int64) (s log.TimeSpan) {
 	return s
 }
 
-// checkSearch compares the pages of one search with what a naive one finds.
+// checkSearch compares the pages of one search with what comparing every event finds.
 func checkSearch(t rapid.TB, l *log.Log, all []stored, f *log.Filter, p log.Page) {
 	t.Helper()
+	checkPages(t, l, all, f, func(s *stored) bool { return f.Match(s.event, s.record.ReceivedAt) }, p)
+}
+
+// checkPages compares the pages of one search with the events that it selects, and what they tell of what was searched.
+func checkPages(t rapid.TB, l *log.Log, all []stored, f *log.Filter, selects func(*stored) bool, p log.Page) {
+	t.Helper()
+	size := l.Sizes().Size
 	var want []log.Record
 	for i := range all {
 		s := &all[i]
 		if p.Oldest && s.record.Index < p.Position || !p.Oldest && s.record.Index >= p.Position {
 			continue
 		}
-		if f.Match(s.event, s.record.ReceivedAt) {
+		if selects(s) {
 			want = append(want, s.record)
 		}
 	}
@@ -235,6 +256,20 @@ func checkSearch(t rapid.TB, l *log.Log, all []stored, f *log.Filter, p log.Page
 		}
 		if more = found.More; more && found.Position == p.Position {
 			t.Fatalf("the page at %d leads to itself", p.Position)
+		}
+		// Pages lie beside each other, and the last one ends where the log does.
+		from, to := min(p.Position, size), size
+		switch {
+		case p.Oldest && more:
+			to = found.Position
+		case !p.Oldest:
+			from, to = 0, from
+			if more {
+				from = found.Position
+			}
+		}
+		if found.From != from || found.To != to {
+			t.Fatalf("the page at %d searched [%d, %d), want [%d, %d)", p.Position, found.From, found.To, from, to)
 		}
 		p.Position = found.Position
 	}

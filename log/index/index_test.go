@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -17,8 +18,12 @@ import (
 type event struct {
 	received, occurred int64
 	action             string
+	words              []string
 	terms              []term
 }
+
+// testWords names the words of the tests' events.
+const testWords = 0x01020304
 
 type term struct {
 	field       Field
@@ -31,11 +36,14 @@ func (e *event) has(f Field, path, value string) bool {
 
 // build makes the segment of level 0 with the given number.
 func build(b *Builder, number uint64, events []event) *Segment {
-	b.Begin(number)
+	b.Begin(number, testWords)
 	for _, e := range events {
 		b.Add(e.received, e.occurred)
 		if e.action != "" {
 			b.Action([]byte(e.action))
+		}
+		for _, w := range e.words {
+			b.Word([]byte(w))
 		}
 		for _, t := range e.terms {
 			if t.field == Metadata {
@@ -52,7 +60,7 @@ func build(b *Builder, number uint64, events []event) *Segment {
 func buildAtOnce(level int, number uint64, events []event) *Segment {
 	s := &Segment{Meta: Meta{
 		Level: level, Number: number, MinOccurred: events[0].occurred, MaxOccurred: events[0].occurred,
-		FirstReceived: events[0].received, LastReceived: events[len(events)-1].received,
+		FirstReceived: events[0].received, LastReceived: events[len(events)-1].received, Words: testWords,
 	}}
 	keys := map[string][]uint32{}
 	add := func(offset int, key []byte) {
@@ -64,6 +72,9 @@ func buildAtOnce(level int, number uint64, events []event) *Segment {
 		s.MinOccurred, s.MaxOccurred = min(s.MinOccurred, e.occurred), max(s.MaxOccurred, e.occurred)
 		if e.action != "" {
 			add(i, []byte("a"+e.action))
+		}
+		for _, w := range e.words {
+			add(i, []byte("z"+w[:min(len(w), 64)]))
 		}
 		for _, t := range e.terms {
 			value := t.value
@@ -111,8 +122,10 @@ func random(r *rand.Rand, n int) []event {
 			{Metadata, "request", fmt.Sprint("r-", r.IntN(1<<40))},
 			{Metadata, "plan", fmt.Sprint("p", r.IntN(3))},
 		}
+		long := strings.Repeat("é", 31) + "x" // 63 bytes
+		e.words = []string{"user", "common", "common", fmt.Sprint("w", r.IntN(3000)), long + "ü" + fmt.Sprint(r.IntN(5)), long}
 		if r.IntN(20) == 0 {
-			e.action, e.terms = "", nil // its content is gone
+			e.action, e.words, e.terms = "", nil, nil // its content is gone
 		}
 		out[i] = e
 	}
@@ -171,6 +184,19 @@ type member struct {
 func drawMember(t *rapid.T, events []event) member {
 	one := func() (Range, func(e *event) bool) {
 		e := rapid.SampledFrom(events).Draw(t, "like")
+		if len(e.words) > 0 && rapid.IntRange(0, 2).Draw(t, "word") == 0 {
+			w := rapid.SampledFrom(e.words).Draw(t, "which")
+			cut := func(word string) string { return word[:min(len(word), MaxWord)] }
+			if rapid.Bool().Draw(t, "exact") {
+				return WordIs(w), func(e *event) bool {
+					return slices.ContainsFunc(e.words, func(have string) bool { return cut(have) == cut(w) })
+				}
+			}
+			w = w[:rapid.IntRange(1, len(w)).Draw(t, "prefix")]
+			return WordBegins(w), func(e *event) bool {
+				return slices.ContainsFunc(e.words, func(have string) bool { return strings.HasPrefix(cut(have), cut(w)) })
+			}
+		}
 		if len(e.terms) == 0 || rapid.Bool().Draw(t, "action") {
 			switch action := e.action; {
 			case rapid.Bool().Draw(t, "exact"):
@@ -208,17 +234,17 @@ func drawMember(t *rapid.T, events []event) member {
 	return m
 }
 
-// drawQuery draws members of which at most one is about actions: that is the one field with ranges that overlap.
+// drawQuery draws members of which at most one is about actions and one about words: those are the fields with ranges that overlap.
 func drawQuery(t *rapid.T, events []event) (*Query, func(e *event) bool) {
 	var members []member
-	actions := false
+	texts := make(map[byte]bool)
 	for range rapid.IntRange(1, 3).Draw(t, "members") {
 		m := drawMember(t, events)
-		if m.ranges[0].From[0] == byte(Action) {
-			if actions {
+		if f := m.ranges[0].From[0]; f == byte(Action) || f == byte(Word) {
+			if texts[f] {
 				continue
 			}
-			actions = true
+			texts[f] = true
 		}
 		members = append(members, m)
 	}
@@ -362,6 +388,11 @@ func TestDamageIsAnErrorAndNoAnswer(t *testing.T) {
 		try(fmt.Sprintf("block %d empty", i), changed)
 		changed[i] = Block{append(bytes.Clone(b.Key), 1), b.Data}
 		try(fmt.Sprintf("block %d under another key", i), changed)
+		relabelled := s.Meta
+		relabelled.Words++
+		if err := q.NewLookup(relabelled).Add(b.Key, b.Data); !errors.Is(err, ErrDamaged) {
+			t.Errorf("block %d of a segment with other words: got %v, want ErrDamaged", i, err)
+		}
 		for _, o := range other.Blocks {
 			if bytes.Equal(o.Key, b.Key) {
 				changed[i] = o
@@ -378,6 +409,13 @@ func TestDamageIsAnErrorAndNoAnswer(t *testing.T) {
 		if _, err := Merge(with); !errors.Is(err, ErrDamaged) {
 			t.Errorf("merging without block %d: got %v, want ErrDamaged", i, err)
 		}
+	}
+	relabelled := *parts[9]
+	relabelled.Words++
+	with := slices.Clone(parts)
+	with[9] = &relabelled
+	if _, err := Merge(with); !errors.Is(err, ErrDamaged) {
+		t.Errorf("merging segments with different words: got %v, want ErrDamaged", err)
 	}
 	if _, err := Merge(parts[1:]); !errors.Is(err, ErrDamaged) {
 		t.Errorf("merging 63 segments: got %v, want ErrDamaged", err)

@@ -70,7 +70,7 @@ func testAt(t *testing.T, o Opener) {
 func segment(level int, number uint64, keys ...string) *index.Segment {
 	s := &index.Segment{Meta: index.Meta{
 		Level: level, Number: number,
-		MinOccurred: -5, MaxOccurred: 1 << 50, FirstReceived: int64(number), LastReceived: int64(number) + 1,
+		MinOccurred: -5, MaxOccurred: 1 << 50, FirstReceived: int64(number), LastReceived: int64(number) + 1, Words: uint32(number) << 31,
 	}}
 	for _, k := range keys {
 		s.Blocks = append(s.Blocks, index.Block{Key: []byte(k), Data: fmt.Appendf(nil, "%d/%d %s", level, number, k)})
@@ -137,6 +137,17 @@ func testWriteIndex(t *testing.T, o Opener) {
 		t.Error("a segment could be added twice")
 	}
 	checkIndex(t, s, info.ID, at(2048), one.Meta, two.Meta)
+	// A segment can be replaced where the index stands.
+	again := segment(0, 1, "a")
+	again.Words = 1<<32 - 1
+	if err := write(at(2048), at(2048), []index.Meta{two.Meta}, again); err != nil {
+		t.Fatal(err)
+	}
+	checkIndex(t, s, info.ID, at(2048), one.Meta, again.Meta)
+	if got := blocks(t, s, info.ID, 0, []uint64{1}, everything); !slices.Equal(got, []string{"1:a"}) {
+		t.Errorf("blocks of the replaced segment: got %v", got)
+	}
+	two = again
 	merged := segment(1, 0, "x")
 	if err := write(at(2048), at(3072), []index.Meta{one.Meta, two.Meta}, merged, three); err != nil {
 		t.Fatal(err)
