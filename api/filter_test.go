@@ -33,7 +33,7 @@ func TestFiltersHoldEachValueOnce(t *testing.T) {
 // Whatever stands in a URL is a filter or a problem that names its parameter, and a filter is the same however it is written.
 func FuzzFilters(f *testing.F) {
 	for _, text := range []string{
-		"", "action=a.*&action=b", "action=*", "from=-90d&to=2026-01-01T00:00:00.1%2B01:00", "metadata.a.b=1&metadata.a.b=&metadata.=x", "ip=::1",
+		"", "action=a.*&action=b", "q=a+B*&q=c.d", "q=%22a%22", "action=*", "from=-90d&to=2026-01-01T00:00:00.1%2B01:00", "metadata.a.b=1&metadata.a.b=&metadata.=x", "ip=::1",
 		"outcome=denied&outcome=x", "received_from=-0s&received_from=-1s", "actor_id=%ff", "metadata.%00=1", "a;b", "%zz", "metadata", "to=-99999999999999999999d",
 	} {
 		f.Add(text)

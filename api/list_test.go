@@ -16,6 +16,7 @@ type page struct {
 	NextCursor *string `json:"next_cursor"`
 	HasMore    bool    `json:"has_more"`
 	Size       uint64
+	Searched   struct{ From, To uint64 }
 }
 
 func (s *testServer) append(name string, from, to int) {
@@ -44,6 +45,10 @@ func TestListing(t *testing.T) {
 			path += "&order=" + order
 		}
 		cursor, arrived := "", 23
+		from, to := uint64(23), uint64(23) // of what was searched, as the pages said
+		if order == "oldest" {
+			from, to = 0, 0
+		}
 		for {
 			var p page
 			s.get(path+cursor, s.admin).into(t, http.StatusOK, &p)
@@ -55,6 +60,16 @@ func TestListing(t *testing.T) {
 			}
 			if (p.NextCursor != nil) != p.HasMore || len(p.Data) > 5 {
 				t.Fatalf("page: got %+v", p)
+			}
+			switch {
+			case p.Size != uint64(arrived):
+				t.Errorf("order %q: the size is said to be %d, want %d", order, p.Size, arrived)
+			case order == "oldest" && p.Searched.From == to:
+				to = p.Searched.To
+			case order != "oldest" && p.Searched.To == from:
+				from = p.Searched.From
+			default:
+				t.Errorf("order %q: a page has searched %+v after [%d, %d)", order, p.Searched, from, to)
 			}
 			if !p.HasMore {
 				break
@@ -69,6 +84,9 @@ func TestListing(t *testing.T) {
 		if order == "oldest" {
 			want = arrived // oldest first: up to the end, wherever it is by then
 		}
+		if from != 0 || to != uint64(want) {
+			t.Errorf("order %q: [%d, %d) was searched, want [0, %d)", order, from, to, want)
+		}
 		if len(listed) != want {
 			t.Fatalf("order %q: listed %d, want %d: %v", order, len(listed), want, listed)
 		}
@@ -80,6 +98,9 @@ func TestListing(t *testing.T) {
 	}
 	var empty page
 	s.get("/v1/events", s.admin).into(t, http.StatusOK, &empty)
+	if empty.Searched.From != 0 || empty.Searched.To != 0 {
+		t.Errorf("empty log: %+v was searched", empty.Searched)
+	}
 	if empty.Data == nil || len(empty.Data) != 0 || empty.HasMore || empty.NextCursor != nil {
 		t.Errorf("empty log: got %+v", empty)
 	}

@@ -42,6 +42,11 @@ func (s *testServer) search(query string) (found []record) {
 		if (p.NextCursor != nil) != p.HasMore {
 			s.t.Fatalf("%s: got %+v", query, p)
 		}
+		for _, r := range p.Data {
+			if r.Index < p.Searched.From || r.Index >= p.Searched.To {
+				s.t.Fatalf("%s: found entry %d, though [%d, %d) was searched", query, r.Index, p.Searched.From, p.Searched.To)
+			}
+		}
 		if !p.HasMore {
 			return found
 		}
@@ -123,6 +128,26 @@ func TestFilters(t *testing.T) {
 		{"metadata.note=a+%3D+b+%26+c", "e3"},
 		{"action=user.*&actor_id=alice&outcome=denied&metadata.plan=free&from=2026-01-01T00:00:00Z", "e1"},
 		{"log=default&action=user", "e2"},
+		{"q=alice", "e0 e1"},
+		{"q=ALICE", "e0 e1"},
+		{"q=ali", ""},
+		{"q=ali*", "e0 e1"},
+		{"q=created", "e0 e4"},
+		{"q=user.created", "e0 e4"},
+		{"q=user", "e0 e1 e2 e4"},
+		{"q=user*", "e0 e1 e2 e4 e5"},
+		{"q=example.com+bob", "e0"},
+		{"q=bob", "e0 e2"},
+		{"q=%C5%BB%C3%93%C5%81%C4%86", "e3"},
+		{"q=eu", "e2 e3"},
+		{"q=pro&q=free", "e0 e1 e4"},
+		{"q=pro+alice&q=free", "e0 e1"},
+		{"q=pro&q=free&action=user.created", "e0 e4"},
+		{"q=pro+free", ""},
+		{"q=5", ""},
+		{"q=t%261", "e2"},
+		{"q=e1", "e1"},
+		{"q=-+-e1*-", "e1"},
 	} {
 		for _, order := range []string{"newest", "oldest"} {
 			want := strings.Fields(c.want)
@@ -256,6 +281,7 @@ func TestCursorsOfOtherFilters(t *testing.T) {
 		"values in one":   strings.Replace(filters, "action=user&", "action=user%26", 1),
 		"another filter":  strings.Replace(filters, "actor_id=bob", "target_id=bob", 1),
 		"of receipt":      strings.Replace(filters, "from=", "received_from=", 1),
+		"words":           filters + "&q=alice",
 		"prefix to exact": strings.Replace(filters, "user.*", "user.", 1),
 	} {
 		got := s.get("/v1/events?"+query+"&cursor="+*first.NextCursor, s.admin).problem(t, http.StatusBadRequest, "invalid_request")
@@ -322,6 +348,8 @@ func TestWrongFilters(t *testing.T) {
 		{"from", "from="}, {"from", "from=yesterday"}, {"from", "from=2026-01-01"}, {"from", "from=2026-01-01T00:00:00"}, {"from", "from=2026-01-01T00:00:00+01:00"},
 		{"from", "from=2026-02-30T00:00:00Z"}, {"from", "from=1767225600"}, {"from", "from=-1w"}, {"from", "from=-d"}, {"from", "from=-1.5h"}, {"from", "from=1h"},
 		{"from", "from=--1h"}, {"from", "from=-36501d"}, {"from", "from=-9999999999d"}, {"from", "from=-1h%0A"}, {"from", "from=-1h&from=-1h"},
+		{"q", "q="}, {"q", "q=*"}, {"q", "q=..."}, {"q", "q=a*b"}, {"q", "q=%22a+b%22"}, {"q", "q=%FF"}, {"q", "q=a%00"}, {"q", "q=a&q="}, {"q", "q=x" + long},
+		{"q", times(21, "q=w#")}, {"q", "q=" + strings.Repeat("a+", 10) + strings.ReplaceAll(times(21, "w#"), "&", "+")},
 		{"to", "to=now"}, {"to", "from=-1h&to=-2h"}, {"to", "from=2026-01-01T00:00:00.000001Z&to=2026-01-01T00:00:00Z"}, {"to", "to=-1h&to=-2h"},
 		{"received_from", "received_from=x"}, {"received_to", "received_to=x"}, {"received_to", "received_from=-1s&received_to=-1m"},
 		{"received_from", "received_from=-1s&received_from=-1s"},
@@ -329,7 +357,7 @@ func TestWrongFilters(t *testing.T) {
 		{"metadata.plan", "metadata.plan=x" + long}, {"metadata.plan", times(21, "metadata.plan=#")}, {"metadata.x" + long, "metadata.x" + long + "=1"},
 		{"metadata.m9", times(11, "metadata.m#=x")}, {"metadata.\u0000", "metadata.%00=x"},
 		{"limit", "limit=1&limit=1"}, {"limit", "limit=x"}, {"order", "order=newest&order=newest"}, {"order", "order=up"}, {"cursor", "cursor=x"},
-		{"cursor", "cursor=x&cursor=x"}, {"log", "log=default&log=default"}, {"actor", "actor=x"}, {"q", "q=x"}, {"action[]", "action[]=x"},
+		{"cursor", "cursor=x&cursor=x"}, {"log", "log=default&log=default"}, {"actor", "actor=x"}, {"query", "query=x"}, {"action[]", "action[]=x"},
 	} {
 		got := s.get("/v1/events?"+c.query, s.admin).problem(t, http.StatusBadRequest, "invalid_request")
 		if len(got.Errors) != 1 || got.Errors[0].Parameter != c.parameter || got.Errors[0].Detail == "" || !strings.HasPrefix(got.Detail, c.parameter+": ") {
