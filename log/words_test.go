@@ -455,6 +455,9 @@ func TestSegmentsWithoutWordsAreNotMergedWithOthers(t *testing.T) {
 	if err != nil || len(metas) != 1 || metas[0].Words != log.WordsVersion {
 		t.Errorf("segments: got %+v, %v, want one with words", metas, err)
 	}
+	if strings.Contains(s.logs.String(), "is dropped and built anew") {
+		t.Error("the index was dropped for it")
+	}
 }
 
 // What a segment is listed as and what its blocks are must be one thing: a search that has read the one before and the other after it

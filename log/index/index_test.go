@@ -123,7 +123,7 @@ func random(r *rand.Rand, n int) []event {
 			{Metadata, "plan", fmt.Sprint("p", r.IntN(3))},
 		}
 		long := strings.Repeat("é", 31) + "x" // 63 bytes
-		e.words = []string{"user", "common", "common", fmt.Sprint("w", r.IntN(3000)), long + "ü" + fmt.Sprint(r.IntN(5)), long}
+		e.words = []string{"user", "common", "common", fmt.Sprint("w", r.IntN(3000)), "twice" + fmt.Sprint(i%50), "twice" + fmt.Sprint(i%50), long + "ü" + fmt.Sprint(r.IntN(5)), long}
 		if r.IntN(20) == 0 {
 			e.action, e.words, e.terms = "", nil, nil // its content is gone
 		}
@@ -310,6 +310,22 @@ func parts(number uint64, events []event) (out []*Segment) {
 		out = append(out, build(&b, number*Fanout+uint64(i), events[i*Width:(i+1)*Width]))
 	}
 	return out
+}
+
+// Of long words the keys hold only the beginning, so that one may be found for another, but all are found.
+func TestALongWordIsFoundByItsBeginning(t *testing.T) {
+	word := strings.Repeat("x", MaxWord) + "yz"
+	events := random1(9, Width)
+	events[77].words = []string{word}
+	s := build(new(Builder), 0, events)
+	for n := MaxWord - 2; n <= len(word); n++ {
+		for name, r := range map[string]Range{"begins": WordBegins(word[:n]), "is": WordIs(word[:n])} {
+			got, err := lookup(NewQuery([][]Range{{r}}), s)
+			if found := name == "begins" || n >= MaxWord; err != nil || found != slices.Equal(got, []uint64{77}) {
+				t.Errorf("%s, %d bytes: got %v, %v, want it found: %t", name, n, got, err, found)
+			}
+		}
+	}
 }
 
 func TestASegmentIsTheSameHoweverItIsBuilt(t *testing.T) {
