@@ -73,6 +73,26 @@ func TestAnUnusableIndexIsPutAside(t *testing.T) {
 	}
 }
 
+// An index that was written before segments had words says that they have none.
+func TestAnIndexOfAnOlderSchemaHasNoWords(t *testing.T) {
+	dir, id := indexed(t)
+	db := sqlx.MustOpen("sqlite", filepath.Join(dir, "treeline-search.db"))
+	db.MustExec(`ALTER TABLE index_segments DROP COLUMN words`)
+	db.MustExec(`DELETE FROM goose_db_version WHERE version_id = 2`)
+	db.Close()
+	s, err := sqlite.Open(t.Context(), filepath.Join(dir, "treeline.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.DamagedIndex() != "" {
+		t.Error("the index was put aside")
+	}
+	if metas, err := s.Segments(t.Context(), id); err != nil || len(metas) != 1 || metas[0].Words != 0 {
+		t.Errorf("segments: got %+v, %v, want one without words", metas, err)
+	}
+}
+
 func TestARecordIsReadWithoutItsIndex(t *testing.T) {
 	dir, id := indexed(t)
 	if err := os.Remove(filepath.Join(dir, "treeline-search.db")); err != nil {
