@@ -361,7 +361,7 @@ func (s *search) lookup(ctx context.Context, query *index.Query, metas []index.M
 			return &metas[i], nil
 		}
 		if sets[i], s.gone = l.Result(); s.gone != nil {
-			return &metas[i], nil
+			return &metas[i], nil //nolint:nilerr // lookAll returns it, if the segment is still listed
 		}
 	}
 	return nil, nil

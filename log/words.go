@@ -124,7 +124,7 @@ func (w *Word) is(word []byte) bool {
 	text := w.Text
 	for len(word) > 0 && text != "" {
 		if c := word[0]; c < utf8.RuneSelf {
-			if byte(foldASCII(c)) != text[0] {
+			if foldASCII(c) != text[0] {
 				return false
 			}
 			word, text = word[1:], text[1:]
