@@ -25,7 +25,9 @@ func TestAStartMakesAnAdminKeyIfNoneIsGood(t *testing.T) {
 	if p.key == first {
 		t.Fatal("the server was started with the revoked key")
 	}
-	var keys struct{ Data []struct{ Role, State string } }
+	var keys struct {
+		Data []struct{ Role, State string }
+	}
 	p.mustGetJSON(t, "/v1/keys", &keys)
 	if len(keys.Data) != 3 || keys.Data[0].State != "revoked" || keys.Data[1].State != "active" || keys.Data[2].State != "active" {
 		t.Errorf("keys: got %+v", keys.Data)
