@@ -744,7 +744,7 @@ func testUseKeys(t *testing.T, o Opener) {
 			t.Fatal(err)
 		}
 	}
-	for _, at := range []map[string]int64{nil, {a.ID: 5, "absent": 9}, {a.ID: 4, b.ID: 7}, {a.ID: 6}} {
+	for _, at := range []map[string]int64{nil, {a.ID: 5}, {a.ID: 6, "absent": 9}, {a.ID: 4, b.ID: 7}} {
 		if err := s.UseKeys(t.Context(), at); err != nil {
 			t.Fatal(err)
 		}
