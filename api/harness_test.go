@@ -321,10 +321,11 @@ type faultStore struct {
 	log.Store
 	hold      atomic.Pointer[chan struct{}] // waited for before a transaction begins
 	held      atomic.Int64
-	afterward atomic.Bool  // commits are made, and reported as failed
-	failure   atomic.Bool  // appends fail, nothing is stored, and keys can't be read
-	panics    atomic.Bool  // looking up an id panics
-	reads     atomic.Int64 // of entries
+	holdKey   atomic.Pointer[chan struct{}] // waited for after a key was read
+	afterward atomic.Bool                   // commits are made, and reported as failed
+	failure   atomic.Bool                   // appends fail, nothing is stored, and keys can't be read
+	panics    atomic.Bool                   // looking up an id panics
+	reads     atomic.Int64                  // of entries
 	calls     callLog
 	noUses    atomic.Bool  // the use of keys can't be noted
 	uses      atomic.Int64 // how often it was
@@ -391,7 +392,12 @@ func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
 	if s.failure.Load() {
 		return log.Key{}, errInjected
 	}
-	return s.Store.Key(ctx, id)
+	key, err := s.Store.Key(ctx, id)
+	if h := s.holdKey.Load(); h != nil {
+		s.held.Add(1)
+		<-*h
+	}
+	return key, err
 }
 
 func (s *faultStore) Logs(ctx context.Context) ([]log.Info, error) {

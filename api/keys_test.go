@@ -2,11 +2,15 @@ package api_test
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/treeline-log/treeline/api"
 	"github.com/treeline-log/treeline/log"
@@ -67,6 +71,46 @@ func TestARevokedKeyIsRefusedAtOnce(t *testing.T) {
 		t.Errorf("revoked again: got %s, want %s", again.RevokedAt, revoked.RevokedAt)
 	}
 	s.post("/v1/keys/"+k.ID+"/rotate", s.admin, `{}`).problem(t, http.StatusConflict, "key_ended")
+}
+
+// Another server believes a key that it has read for a few seconds more, and no longer.
+func TestARevokedKeyIsRefusedByOtherServers(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	other := httptest.NewServer(api.New(api.Config{
+		Service: s.service, Seed: testSeed, Logger: slog.New(slog.DiscardHandler), Registry: prometheus.NewRegistry(),
+	}))
+	t.Cleanup(other.Close)
+	k := s.makeKey(s.admin, `{"role":"reader"}`)
+	ask := func() answer {
+		req, err := http.NewRequest(http.MethodGet, other.URL+"/v1/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+k.Key)
+		return s.send(req)
+	}
+	ask().into(t, http.StatusOK, new(any))
+	s.do(request{method: "DELETE", path: "/v1/keys/" + k.ID, key: s.admin}).into(t, http.StatusOK, new(any))
+	s.until("the other server to read the key again", func() bool { return ask().status != http.StatusOK })
+	ask().problem(t, http.StatusUnauthorized, "key_revoked")
+}
+
+// A key that was being read while it was revoked isn't remembered as it was.
+func TestAKeyIsRevokedWhileItIsRead(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	k := s.makeKey(s.admin, `{"role":"reader"}`)
+	gate := make(chan struct{})
+	s.store.holdKey.Store(&gate)
+	done := make(chan answer)
+	go func() { done <- s.get("/v1/events", k.Key) }()
+	s.until("the key to be read", func() bool { return s.store.held.Load() > 0 })
+	s.store.holdKey.Store(nil)
+	s.do(request{method: "DELETE", path: "/v1/keys/" + k.ID, key: s.admin}).into(t, http.StatusOK, new(any))
+	close(gate)
+	<-done // this one came before
+	s.get("/v1/events", k.Key).problem(t, http.StatusUnauthorized, "key_revoked")
 }
 
 func TestAnExpiredKeyIsRefused(t *testing.T) {
