@@ -382,3 +382,24 @@ func (p *Policy) WitnessVerifiers() []note.Verifier {
 	}
 	return list
 }
+
+// PolicyFile returns the file of a policy with logs of the given verifier keys, and the witnesses, groups and quorum of p but
+// none of its URLs, which may be for its owner only. With p nil no witness is asked for.
+func PolicyFile(logs []string, p *Policy) []byte {
+	var b bytes.Buffer
+	for _, vkey := range logs {
+		fmt.Fprintf(&b, "log %s\n", vkey)
+	}
+	quorum := noQuorum
+	if p != nil {
+		for _, w := range p.Witnesses {
+			fmt.Fprintf(&b, "witness %s %s\n", w.Name, w.VKey)
+		}
+		for _, g := range p.Groups {
+			fmt.Fprintf(&b, "group %s %d %s\n", g.Name, g.Threshold, strings.Join(g.Members, " "))
+		}
+		quorum = p.Quorum
+	}
+	fmt.Fprintf(&b, "quorum %s\n", quorum)
+	return b.Bytes()
+}

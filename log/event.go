@@ -42,6 +42,14 @@ func (e *Event) Claims() []EventClaim { return e.claims }
 // ID returns the event's id.
 func (e *Event) ID() string { return e.id }
 
+// Metadata returns the event's metadata, a canonical JSON object; nil if it has none.
+func (e *Event) Metadata() []byte {
+	if e.metadata == (span{}) {
+		return nil
+	}
+	return e.metadata.in(e.json)
+}
+
 // Action returns the event's action.
 func (e *Event) Action() string {
 	v := e.claims[0].Value // "/action" is the least of all pointers, and its grammar needs no escapes

@@ -49,7 +49,7 @@ func VerifyHubProof(proof []byte, trust HubTrust) (*Verification, error) {
 		keys.Keys = append(keys.Keys, v)
 		ids = append(ids, logKey{v.Name(), checkpoint.LogID(vkey)})
 	}
-	if err := keys.check(); err != nil {
+	if err := keys.Check(); err != nil {
 		return nil, err
 	}
 	p, err := checkpoint.ParseHubProof(proof)

@@ -110,7 +110,7 @@ func (l *Log) Record(ctx context.Context, index uint64) (Record, error) {
 		return Record{}, err
 	}
 	r := records[0]
-	d, err := r.disclosure()
+	d, err := r.Disclosure()
 	if err != nil {
 		return Record{}, fmt.Errorf("entry %d: %w", index, err)
 	}
@@ -254,7 +254,7 @@ func (l *Log) proofUnder(ctx context.Context, index uint64, c checkpoint.Checkpo
 	if err != nil {
 		return nil, err
 	}
-	d, err := r.disclosure()
+	d, err := r.Disclosure()
 	if err != nil {
 		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}

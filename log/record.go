@@ -22,8 +22,8 @@ type Record struct {
 	Seed       []byte // 32 bytes; nil when the content is gone
 }
 
-// disclosure returns what the record discloses of its event.
-func (r *Record) disclosure() (*Disclosure, error) {
+// Disclosure returns what the record discloses of its event.
+func (r *Record) Disclosure() (*Disclosure, error) {
 	event, err := storedEvent(r.Event)
 	if err != nil {
 		return nil, err

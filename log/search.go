@@ -16,8 +16,9 @@ type Page struct {
 	Oldest bool // oldest first; otherwise newest first
 	// Position is where to go on: newest first the size of what is still to be searched, oldest first the index to begin at.
 	Position uint64
-	Limit    int // of records
-	MaxBytes int // of content, from which on the page is full
+	Size     uint64 // of the log as it is searched, at most its own; 0: as it stands now
+	Limit    int    // of records
+	MaxBytes int    // of content, from which on the page is full
 }
 
 // Found is a page of what a search finds.
@@ -55,6 +56,9 @@ func (l *Log) Search(ctx context.Context, f *Filter, p Page) (Found, error) {
 		return Found{}, ErrHub
 	}
 	s := &search{log: l, filter: f, page: p, to: l.Sizes().Size, until: time.Now().Add(maxSearch)}
+	if p.Size > 0 {
+		s.to = min(p.Size, s.to)
+	}
 	if p.Oldest {
 		s.from = min(p.Position, s.to)
 	} else {

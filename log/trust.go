@@ -20,8 +20,8 @@ type Trust struct {
 	Now time.Time
 }
 
-// check returns an error if the caller contradicts itself.
-func (t Trust) check() error {
+// Check returns an error if the caller contradicts itself.
+func (t Trust) Check() error {
 	for i, a := range t.Keys {
 		if slices.ContainsFunc(t.Keys[:i], func(b note.Verifier) bool { return sameKey(a, b) }) {
 			return fmt.Errorf("verifier key %s is given twice", checkpoint.KeyID(a.Name(), a.KeyHash()))

@@ -109,7 +109,7 @@ func (v *Verification) Withheld() []string {
 // VALID says what the log's operator committed to, and when by the operator's clock. It says nothing of other entries: the
 // previous hash in particular is only a part of this one.
 func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
-	if err := trust.check(); err != nil {
+	if err := trust.Check(); err != nil {
 		return nil, err
 	}
 	p, err := checkpoint.ParseProof(proof)
@@ -164,6 +164,23 @@ func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
 		return v, fmt.Errorf("%w: %w", ErrNotVerifiable, errors.Join(missing...))
 	}
 	return v, nil
+}
+
+// VerifyCheckpoint checks who has signed a checkpoint of a log of events, as VerifyProof does. The Verification has no entry, and no
+// index. The reason says why a proof under this checkpoint is not verifiable, nil if it is; the error wraps ErrInvalidProof.
+func VerifyCheckpoint(msg []byte, trust Trust) (v *Verification, reason, err error) {
+	c, _, err := checkpoint.ParseNote(msg)
+	if err != nil {
+		return nil, nil, invalid(err)
+	}
+	if isHub(c.Origin) {
+		return nil, nil, invalid(fmt.Errorf("events in the hub %q", c.Origin))
+	}
+	v = &Verification{Origin: c.Origin, Size: c.Size, Root: c.Root}
+	if reason, err = v.checkSignatures(msg, trust); err != nil {
+		return nil, nil, invalid(fmt.Errorf("checkpoint of %s: %w", c.Origin, err))
+	}
+	return v, reason, nil
 }
 
 // checkSignatures checks who has signed the checkpoint of v. The first result says what the caller's trust demands beyond that, the
