@@ -7,21 +7,24 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-// bodyBudget bounds the memory that batches take while they are read, parsed and waiting: over all requests, and over those
-// of one log, so that no tenant can use up what the others need. Its zero value is an unused budget.
-type bodyBudget struct {
+// budget bounds what requests take of something, such as the memory of batches while they are read, parsed and waiting: over all
+// requests, and over those of one log, so that no tenant can use up what the others need.
+type budget struct {
+	perLog, inAll int64
+
 	mu    sync.Mutex
 	total int64
 	logs  map[log.ID]int64
 }
 
-func (b *bodyBudget) reserve(id log.ID, n int64) error {
+// reserve takes n, or returns log.ErrLogOverloaded where the log's share is used up and log.ErrOverloaded where everybody's is.
+func (b *budget) reserve(id log.ID, n int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
-	case b.logs[id]+n > maxLogBodies:
+	case b.logs[id]+n > b.perLog:
 		return log.ErrLogOverloaded
-	case b.total+n > maxBodies:
+	case b.total+n > b.inAll:
 		return log.ErrOverloaded
 	}
 	if b.logs == nil {
@@ -32,7 +35,7 @@ func (b *bodyBudget) reserve(id log.ID, n int64) error {
 	return nil
 }
 
-func (b *bodyBudget) release(id log.ID, n int64) {
+func (b *budget) release(id log.ID, n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.total -= n
@@ -44,7 +47,7 @@ func (b *bodyBudget) release(id log.ID, n int64) {
 // reservation is what one request takes of a budget. It reads the request's body, and reserves what arrives as it does:
 // a request that announces much and sends little takes little.
 type reservation struct {
-	budget *bodyBudget
+	budget *budget
 	log    log.ID
 	body   io.Reader
 	bytes  int64

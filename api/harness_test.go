@@ -327,8 +327,11 @@ type faultStore struct {
 	panics    atomic.Bool                   // looking up an id panics
 	reads     atomic.Int64                  // of entries
 	calls     callLog
-	noUses    atomic.Bool  // the use of keys can't be noted
-	uses      atomic.Int64 // how often it was
+	noUses    atomic.Bool                   // the use of keys can't be noted
+	uses      atomic.Int64                  // how often it was
+	readsLeft atomic.Int64                  // before reading entries fails; 0: it never does
+	holdReads atomic.Pointer[chan struct{}] // waited for before entries are read, those from holdFrom on
+	holdFrom  atomic.Uint64
 }
 
 func (s *faultStore) UseKeys(ctx context.Context, at map[string]int64) error {
@@ -368,14 +371,41 @@ func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	return s.Store.Head(ctx, id)
 }
 
-func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
+// read is what comes before entries are read.
+func (s *faultStore) read(from uint64) error {
 	s.reads.Add(1)
+	if h := s.holdReads.Load(); h != nil && from >= s.holdFrom.Load() {
+		<-*h
+	}
+	if s.readsLeft.Load() > 0 && s.readsLeft.Add(-1) == 0 {
+		s.readsLeft.Store(1)
+		return errInjected
+	}
+	return nil
+}
+
+// reading holds reads of entries from an index on, until release is called or the test ends.
+func (s *testServer) reading(from uint64) (release func()) {
+	held := make(chan struct{})
+	release = sync.OnceFunc(func() { close(held) })
+	s.t.Cleanup(release)
+	s.store.holdFrom.Store(from)
+	s.store.holdReads.Store(&held)
+	return release
+}
+
+func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
+	if err := s.read(from); err != nil {
+		return err
+	}
 	s.calls.add(ctx, fmt.Sprint("entries of ", id))
 	return s.Store.Entries(ctx, id, from, to, fn)
 }
 
 func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {
-	s.reads.Add(1)
+	if err := s.read(indices[0]); err != nil {
+		return err
+	}
 	return s.Store.EntriesAt(ctx, id, indices, fn)
 }
 

@@ -19,6 +19,7 @@ func (s *Server) routes() {
 	s.onLog("GET /v1/events", toRead, ofEvents(s.listEvents), append(filterParams(), "limit", "cursor", "order")...)
 	s.onLog("GET /v1/events/{id}", toRead, ofEvents(s.getEvent))
 	s.onLog("GET /v1/events/{id}/proof", toRead, ofEvents(s.getProof), "wait", "hub")
+	s.onLog("GET /v1/export", toExport, ofEvents(s.getExport), append(filterParams(), "format", "compression", "cursor", "after")...)
 	s.onLog("GET /v1/feed", toRead, ofEvents(s.getFeed), "from", "limit", "timeout")
 	s.onLog("GET /v1/proofs/inclusion", toProve, s.getInclusion, "index", "size")
 	s.onLog("GET /v1/proofs/consistency", toProve, s.getConsistency, "from", "to")
@@ -160,7 +161,7 @@ func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, qu
 				return err
 			}
 		}
-		if a == toRead {
+		if a == toRead || a == toExport {
 			if err := l.Refresh(r.Context()); err != nil {
 				return err
 			}

@@ -118,7 +118,7 @@ func (q query) filterText() string {
 	filters := url.Values{}
 	for name, values := range q {
 		switch name {
-		case "log", "limit", "order", "cursor":
+		case "log", "limit", "order", "cursor", "format", "compression", "after":
 		default:
 			filters[name] = slices.Compact(slices.Sorted(slices.Values(values)))
 		}

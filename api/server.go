@@ -37,6 +37,9 @@ const (
 	maxPageBytes = 4 << 20 // of content, after which a page ends
 	defaultPage  = 50
 
+	maxExports    = 12 // at a time; each takes some 10 MiB
+	maxLogExports = 4  // of one log
+
 	maxWait = 10 * time.Second // for ?wait=
 	maxPoll = 30 * time.Second // for a feed
 )
@@ -64,7 +67,8 @@ type Server struct {
 	keys     keyring
 	uses     uses
 	cursors  cursors
-	bodies   bodyBudget
+	bodies   budget
+	exports  budget
 	list     WitnessList
 	proxies  []netip.Prefix
 	rates    log.Rates
@@ -92,6 +96,8 @@ func New(c Config) *Server {
 		service: c.Service, logger: c.Logger, now: c.Now, warnings: c.Warnings,
 		keys:    keyring{lookup: c.Service.Key},
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
+		bodies:  budget{perLog: maxLogBodies, inAll: maxBodies},
+		exports: budget{perLog: maxLogExports, inAll: maxExports},
 		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies, rates: c.Rates,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}
