@@ -211,27 +211,11 @@ func decodeAnswer(body []byte, v any) error {
 
 // attempt sends r once. With an error it returns how long the server asked to wait before the next attempt, or 0.
 func (c *client) attempt(ctx context.Context, r *request) (body []byte, after time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, r.url(c.base), bytes.NewReader(r.body))
+	res, err := c.open(ctx, r)
 	if err != nil {
 		return nil, 0, err
 	}
-	req.Header.Set("User-Agent", "treeline")
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
-	}
-	if r.contentType != "" {
-		req.Header.Set("Content-Type", r.contentType)
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		// net/http puts the method and the whole address in front; the server's base says enough.
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
-		}
-		return nil, 0, fmt.Errorf("%s: %w", c.base, err)
-	}
 	defer res.Body.Close()
-	c.reached.Store(true)
 	body, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
@@ -246,6 +230,31 @@ func (c *client) attempt(ctx context.Context, r *request) (body []byte, after ti
 		p.Detail = "redirects to " + to
 	}
 	return nil, retryAfter(res.Header, time.Now()), p
+}
+
+// open sends r once, and returns the answer with its body still to be read.
+func (c *client) open(ctx context.Context, r *request) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url(c.base), bytes.NewReader(r.body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "treeline")
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	if r.contentType != "" {
+		req.Header.Set("Content-Type", r.contentType)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		// net/http puts the method and the whole address in front; the server's base says enough.
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
+		return nil, fmt.Errorf("%s: %w", c.base, err)
+	}
+	c.reached.Store(true)
+	return res, nil
 }
 
 // backoff returns the pause after the given failed attempt, counted from 1: doubling, with its upper half at

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +20,8 @@ import (
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/bundle"
 	"github.com/treeline-log/treeline/merkle"
 )
 
@@ -230,6 +235,31 @@ func TestTheServerIsWitnessed(t *testing.T) {
 	p.mustPost(t, "/v1/events/batch?wait=witnessed", `{"events":[`+oneEvent+`,`+oneEvent+`]}`, http.StatusCreated, &batch)
 	if len(batch.Data) != 2 || batch.Data[1].State != "witnessed" || signatures(batch.Checkpoint) != 3 {
 		t.Errorf("batch: got %+v, want it witnessed", batch)
+	}
+
+	// A bundle has the cosignatures, and names who made them: a policy that it meets, for whoever believes it.
+	data, err := p.get("/v1/export?format=bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := fs.ReadFile(z, "policy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, err := checkpoint.ParsePolicy(named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := bundle.Verify(bytes.NewReader(data), log.Trust{Policy: trusted})
+	if err != nil || v.Checkpoint.State != log.StateWitnessed || v.Count != 4 || !v.Complete || len(v.Checkpoint.Witnesses) != 3 {
+		t.Errorf("bundle: got %+v, %v, want it witnessed, with the policy\n%s", v, err, named)
+	}
+	if strings.Contains(string(named), "http") {
+		t.Errorf("the policy in a bundle tells where the witnesses are:\n%s", named)
 	}
 
 	// The third one comes, and its cosignature is merged.

@@ -71,6 +71,7 @@ func newRootCmd() *cobra.Command {
 		newAppendCmd(),
 		newAuditCmd(),
 		newBenchCmd(),
+		newExportCmd(),
 		newFenceCmd(),
 		newMigrateCmd(),
 		newFsckCmd(),

@@ -34,7 +34,10 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Values[serverKey{}] = &scriptServer{}
 			e.Setenv("GORACE", os.Getenv("GORACE"))
-			return nil
+			e.Setenv("PYTHONDONTWRITEBYTECODE", "1")
+			verifier, err := filepath.Abs(filepath.Join("..", "..", "docs", "verify_bundle.py"))
+			e.Setenv("VERIFIER", verifier)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve": scriptServe, "witness": scriptWitness, "halt": scriptHalt, "exits": scriptExits, "set": scriptSet, "line": scriptLine,

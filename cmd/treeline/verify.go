@@ -1,16 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/bundle"
 )
 
 // maxProofFile is more than the largest proof file there can be, in bytes. More isn't read.
@@ -22,7 +25,7 @@ func newVerifyCmd() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "verify FILE",
-		Short: "Verify a proof file, offline",
+		Short: "Verify a proof file or an evidence bundle, offline",
 		Long: `Verify a proof file (.tlog-proof) offline, with nothing but the file and the verifier key of the log, and print the event,
 who signed, and when it was received. FILE may be - for standard input.
 
@@ -37,6 +40,9 @@ FILE may be a hub proof (.hub-proof) as well, which is told from its first line.
 the hub: a log line with the hub's key, the witnesses and their quorum. Neither says anything of the other part. If the log's keys
 were rotated give its first key, too, since the hub calls the log by that. The proof is then "hub-witnessed": if the operator showed
 somebody else another history of the log, the hub's monitors would find that, though the witnesses themselves don't look at it.
+
+FILE may be an evidence bundle (.zip), too, which is told from its first bytes. All events in it are checked, and that those which
+follow upon each other are chained; the events themselves are in the file, and are not printed.
 
 Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
 		Args: arguments(1, 1, "the proof file"),
@@ -97,11 +103,8 @@ type testimony struct {
 }
 
 func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
-	data, err := readLimited(path, maxProofFile, stdin)
-	if err != nil {
-		return err
-	}
 	var trust log.Trust
+	var err error
 	if trust.Keys, err = parseVKeys(vkeys); err != nil {
 		return err
 	}
@@ -109,6 +112,23 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 		if trust.Policy, err = readPolicy(policyPath); err != nil {
 			return err
 		}
+	}
+	file := stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		file = f
+	}
+	start := bufio.NewReader(file)
+	if head, _ := start.Peek(len(bundle.Signature)); string(head) == bundle.Signature {
+		return verifyBundle(path, start, trust, asJSON, stdout)
+	}
+	data, err := io.ReadAll(io.LimitReader(start, maxProofFile))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	// Of a file that is too long only the beginning, which is malformed.
 	var v *log.Verification
@@ -118,14 +138,11 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 		v, err = log.VerifyProof(data, trust)
 	}
 	result := describe(v)
-	code := exitOK
-	switch {
-	case err == nil:
-		result.Result = "VALID"
-	case errors.Is(err, log.ErrInvalidProof):
-		result.Result, result.Reason, code = "INVALID", reason(err, log.ErrInvalidProof), exitInvalid
-	case errors.Is(err, log.ErrNotVerifiable):
-		result.Result, result.Reason, code = "NOT_VERIFIABLE", reason(err, log.ErrNotVerifiable), exitUnverified
+	var code int
+	if result.Result, result.Reason, code = judge(err); code == exitFailure {
+		return err
+	}
+	if code == exitUnverified {
 		if v.Hub != nil {
 			result.Reason = strings.ReplaceAll(result.Reason, "\n", "; ") + fmt.Sprintf("; it is of log %s in the hub %s: "+
 				"give the log's key with --vkey, and the hub's with its witnesses in --policy", v.Origin, v.Hub.Origin)
@@ -136,20 +153,36 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 		} else if errors.Is(err, log.ErrNotPinned) {
 			result.Reason += fmt.Sprintf("; it is of log %s, see that --vkey is that log's key", v.Origin)
 		}
-	default:
-		return err
 	}
+	return report(path, result.Result, result.Reason, code, &result, asJSON, stdout)
+}
+
+// judge returns what an error of a verification comes to; exitFailure is for one that says nothing about what was verified.
+func judge(err error) (result, why string, code int) {
+	switch {
+	case err == nil:
+		return "VALID", "", exitOK
+	case errors.Is(err, log.ErrInvalidProof):
+		return "INVALID", reason(err, log.ErrInvalidProof), exitInvalid
+	case errors.Is(err, log.ErrNotVerifiable):
+		return "NOT_VERIFIABLE", reason(err, log.ErrNotVerifiable), exitUnverified
+	}
+	return "", "", exitFailure
+}
+
+// report prints a result, and returns the error that the command ends with.
+func report(path, result, why string, code int, full interface{ print(io.Writer) }, asJSON bool, stdout io.Writer) error {
 	if asJSON {
-		out, err := json.MarshalIndent(result, "", "  ")
+		out, err := json.MarshalIndent(full, "", "  ")
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(stdout, "%s\n", out)
 	} else {
-		result.print(stdout)
+		full.print(stdout)
 	}
 	if code != exitOK {
-		return &verdict{code, fmt.Sprintf("verify %s: %s: %s", path, result.Result, result.Reason)}
+		return &verdict{code, fmt.Sprintf("verify %s: %s: %s", path, result, why)}
 	}
 	return nil
 }
