@@ -403,7 +403,11 @@ func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn
 }
 
 func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {
-	if err := s.read(indices[0]); err != nil {
+	first := uint64(0)
+	if len(indices) > 0 {
+		first = indices[0]
+	}
+	if err := s.read(first); err != nil {
 		return err
 	}
 	return s.Store.EntriesAt(ctx, id, indices, fn)

@@ -98,6 +98,8 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/events/x?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/events/x/proof?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/feed?timeout=0s&log=%s", other.name, never.name, ""},
+		{"GET", "/v1/export?log=%s", other.name, never.name, ""},
+		{"GET", "/v1/export?format=bundle&log=%s", other.name, never.name, ""},
 		{"GET", "/v1/checkpoint?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/inclusion?index=0&log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/consistency?from=0&log=%s", other.name, never.name, ""},
@@ -110,6 +112,7 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/events/%s", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events/%s/proof", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/export?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
 		{"GET", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"DELETE", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"POST", "/v1/keys/%s/rotate", other.reader[3:15], neverKey[3:15], ""},
@@ -201,7 +204,7 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	if len(other.cursors) > 0 {
 		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
 	}
-	switch rapid.IntRange(0, 20).Draw(t, "request") {
+	switch rapid.IntRange(0, 22).Draw(t, "request") {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -244,6 +247,11 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 		return request{method: "POST", path: "/v1/logs/" + other.name + "/freeze", key: key}
 	case 19:
 		return request{method: "POST", path: "/v1/logs", key: key, body: fmt.Sprintf(`{"name":%q}`, other.name)}
+	case 20:
+		format := rapid.SampledFrom([]string{"ndjson", "json", "csv", "bundle"}).Draw(t, "format")
+		return get("/v1/export?format=" + format)
+	case 21:
+		return get("/v1/export?cursor=" + cursor)
 	default:
 		return request{
 			method: "POST", path: "/v1/keys", key: key, body: fmt.Sprintf(`{"role":"reader","log":%q}`, other.name),
