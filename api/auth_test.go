@@ -201,7 +201,8 @@ func TestLogsAndKeys(t *testing.T) {
 			HasMore    bool    `json:"has_more"`
 		}
 		got.into(t, http.StatusOK, &list)
-		if len(list.Data) != 2 || list.NextCursor != nil || list.HasMore {
+		want := map[string]int{"/v1/logs": 3, "/v1/keys": 2}[path] // the system log is one
+		if len(list.Data) != want || list.NextCursor != nil || list.HasMore {
 			t.Errorf("%s: got %s", path, got.body)
 		}
 	}
@@ -242,7 +243,7 @@ func TestAKeyOfALogThatAnotherServerMade(t *testing.T) {
 	}
 	var logs struct{ Data []struct{ Name string } }
 	s.get("/v1/logs", s.admin).into(t, http.StatusOK, &logs)
-	if len(logs.Data) != 2 || logs.Data[1].Name != "new" {
-		t.Errorf("logs: got %+v, want default and new", logs)
+	if len(logs.Data) != 3 || logs.Data[2].Name != "new" {
+		t.Errorf("logs: got %+v, want system, default and new", logs)
 	}
 }

@@ -47,6 +47,9 @@ type export struct {
 	filterText string
 	from, size uint64
 	asOf       int64 // what times before now are counted from, µs since 1970 UTC
+	format     string
+	by         log.By
+	told       *log.Export // what the system log tells of it, once it has begun
 }
 
 // newExport reads the parameters that say which events are wanted. The size is that of the log now, or of the export that a cursor
@@ -198,7 +201,7 @@ func (q query) choice(name string, words ...string) (string, error) {
 
 // getExport streams the events that the filters select, oldest first, up to where the log stood when it began. Whatever breaks off
 // in the middle lacks its end, and the connection is closed in a way that no client takes for an end.
-func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
 	format, err := q.choice("format", "ndjson", "json", "csv", "bundle")
 	if err != nil {
 		return err
@@ -211,6 +214,7 @@ func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if err != nil {
 		return err
 	}
+	x.format, x.by = format, s.by(w, r, key)
 	switch err := s.exports.reserve(l.ID, 1); {
 	case errors.Is(err, log.ErrLogOverloaded):
 		return newProblem(http.StatusTooManyRequests, "too_many_exports", "%d exports of this log are under way; try again later", maxLogExports)
@@ -234,12 +238,34 @@ func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	if err := x.begin(r.Context()); err != nil {
+		return s.finish(out, r, err)
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
 	end := exportEnd{Log: l.Name, From: x.from, Size: x.size, Cursor: s.cursors.encode(cursor{x.size, x.asOf}, l.ID, exportGoesOn+x.filterText)}
 	err = x.write(ctx, form, out, &end)
+	x.end(&end, err)
 	return s.finish(out, r, err)
+}
+
+// begin has the export recorded. Nothing is written before.
+func (x *export) begin(ctx context.Context) (err error) {
+	x.told, err = x.log.BeginExport(ctx, x.by, x.filterText, x.format)
+	return err
+}
+
+// end has it recorded how the export ended.
+func (x *export) end(end *exportEnd, failed error) {
+	sent := map[string]any{"from": end.From, "size": end.Size, "count": end.Count}
+	if end.First != nil {
+		sent["first_index"], sent["last_index"] = *end.First, *end.Last
+	}
+	if failed == nil {
+		sent["sha256"] = end.SHA256
+	}
+	x.told.End(sent, failed)
 }
 
 // write writes the export.

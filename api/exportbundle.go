@@ -39,6 +39,9 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 	if r.Method == http.MethodHead {
 		return nil
 	}
+	if err := x.begin(r.Context()); err != nil {
+		return s.finish(out, r, err)
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
@@ -69,6 +72,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 		b, err = x.newBundle(out, head.Size, note)
 	}
 	if err != nil {
+		x.end(&end, err)
 		return s.finish(out, r, err)
 	}
 	manifest, err := b.Close(ctx, bundle.Selection{From: x.from, To: x.size, Filter: x.absoluteFilter()})
@@ -77,6 +81,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 		end.Cursor = s.cursors.encode(cursor{x.size, x.asOf}, x.log.ID, exportGoesOn+x.filterText)
 		h.Set(exportEndHeader, string(end.json()))
 	}
+	x.end(&end, err)
 	return s.finish(out, r, err)
 }
 

@@ -89,7 +89,7 @@ func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Co
 	logger, registry := slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry()
 	config := log.Config{
 		Store: s.store, Seed: testSeed, Fence: fence, Prefix: "test.example", Interval: interval, Logger: logger, Metrics: registry,
-		Shared: onPostgres,
+		Shared: onPostgres, System: true,
 	}
 	change(&config)
 	s.service, err = log.Open(context.Background(), config)
@@ -122,7 +122,7 @@ func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Co
 // log makes a log.
 func (s *testServer) log(name string) *log.Log {
 	s.t.Helper()
-	l, err := s.service.CreateLog(context.Background(), name, log.Settings{})
+	l, err := s.service.CreateLog(context.Background(), log.ByServer(), name, log.Settings{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func (s *testServer) key(role log.Role, name string) string {
 	if name != "" {
 		id = s.service.Log(name).ID
 	}
-	_, text, err := s.service.CreateKey(context.Background(), log.Key{Role: role, Log: id, Name: "test"})
+	_, text, err := s.service.CreateKey(context.Background(), log.ByServer(), log.Key{Role: role, Log: id, Name: "test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}

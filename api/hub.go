@@ -69,11 +69,7 @@ func (s *Server) getWitnessLogs(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // getGrowth answers with how the tree that an entry of the hub is about extends that of the entry before it of the same log.
-func (s *Server) getGrowth(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) getGrowth(w http.ResponseWriter, r *http.Request, l *log.Log) error {
 	index, err := strconv.ParseUint(r.PathValue("index"), 10, 64)
 	if err != nil || index >= merkle.MaxSize || strconv.FormatUint(index, 10) != r.PathValue("index") {
 		return notFound("entry of a hub")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ type tenant struct {
 	ids            []string
 	markers        []string // in content, and hashes, salts and secrets in the forms in which answers show them
 	cursors        []string
+	accesses       []string // cursors, too: of what was done to the log
 	size           int
 	named          int // how many of the markers aren't of events
 }
@@ -42,6 +44,7 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		other := rapid.SampledFrom(tenants).Draw(rt, "other")
 		if me == other {
 			s.appendMarked(me, rapid.IntRange(1, 5).Draw(rt, "events"))
+			s.recordReads()
 			return
 		}
 		r := me.ask(rt, other)
@@ -101,6 +104,7 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/export?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/export?format=bundle&log=%s", other.name, never.name, ""},
 		{"GET", "/v1/checkpoint?log=%s", other.name, never.name, ""},
+		{"GET", "/v1/access?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/inclusion?index=0&log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/consistency?from=0&log=%s", other.name, never.name, ""},
 		{"GET", "/logs/%s/checkpoint", other.name, never.name, ""},
@@ -113,6 +117,7 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/events/%s/proof", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
 		{"GET", "/v1/export?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/access?cursor=%s", other.accesses[0], strings.Repeat("A", len(other.accesses[0])), ""},
 		{"GET", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"DELETE", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"POST", "/v1/keys/%s/rotate", other.reader[3:15], neverKey[3:15], ""},
@@ -158,6 +163,7 @@ func (s *testServer) newTenant() *tenant {
 	}
 	x.named = len(x.markers)
 	s.appendMarked(x, 3)
+	x.accesses = append(x.accesses, *s.access("?limit=2", x.keys[slices.Index(log.Roles, log.RoleAuditor)]).NextCursor)
 	return x
 }
 
@@ -204,7 +210,7 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	if len(other.cursors) > 0 {
 		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
 	}
-	switch rapid.IntRange(0, 22).Draw(t, "request") {
+	switch rapid.IntRange(0, 26).Draw(t, "request") {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -246,11 +252,19 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	case 18:
 		return request{method: "POST", path: "/v1/logs/" + other.name + "/freeze", key: key}
 	case 19:
-		return request{method: "POST", path: "/v1/logs", key: key, body: fmt.Sprintf(`{"name":%q}`, other.name)}
+		return get(fmt.Sprint("/v1/access?limit=", n+1))
 	case 20:
+		return get("/v1/access?cursor=" + rapid.SampledFrom(append(other.accesses, other.cursors...)).Draw(t, "access cursor"))
+	case 21:
+		return get("/v1/events?cursor=" + rapid.SampledFrom(other.accesses).Draw(t, "access cursor"))
+	case 22:
+		return get("/v1/access?actor_id=" + theirKey)
+	case 23:
+		return request{method: "POST", path: "/v1/logs", key: key, body: fmt.Sprintf(`{"name":%q}`, other.name)}
+	case 24:
 		format := rapid.SampledFrom([]string{"ndjson", "json", "csv", "bundle"}).Draw(t, "format")
 		return get("/v1/export?format=" + format)
-	case 21:
+	case 25:
 		return get("/v1/export?cursor=" + cursor)
 	default:
 		return request{

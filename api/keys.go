@@ -173,9 +173,12 @@ func (s *Server) postKey(w http.ResponseWriter, r *http.Request, by log.Key) err
 		if l.IsHub() && (k.Role == log.RoleWriter || k.Role == log.RoleManager) {
 			return badRequest("role: nobody appends to the hub or sets it up; a reader of it may read its checkpoint and tiles")
 		}
+		if l.IsSystem() && (k.Role == log.RoleWriter || k.Role == log.RoleManager) {
+			return badRequest("role: only the server appends to the system log, and nobody sets it up; a reader, exporter or auditor may read it")
+		}
 		k.Log, name = l.ID, l.Name
 	}
-	k, text, err := s.service.CreateKey(r.Context(), k)
+	k, text, err := s.service.CreateKey(r.Context(), s.by(w, r, by), k)
 	if err != nil {
 		return err
 	}
@@ -244,7 +247,7 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request, by log.Key) e
 	if err != nil {
 		return err
 	}
-	k, err = s.service.RevokeKey(r.Context(), k.ID)
+	k, err = s.service.RevokeKey(r.Context(), s.by(w, r, by), k.ID)
 	s.keys.forget(r.PathValue("id")) // also if the outcome is unknown
 	if err != nil {
 		return err
@@ -273,7 +276,7 @@ func (s *Server) rotateKey(w http.ResponseWriter, r *http.Request, by log.Key) e
 			}
 		}
 	}
-	next, text, err := s.service.RotateKey(r.Context(), old.ID, overlap)
+	next, text, err := s.service.RotateKey(r.Context(), s.by(w, r, by), old.ID, overlap)
 	s.keys.forget(old.ID)
 	if err != nil {
 		return err

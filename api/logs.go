@@ -20,7 +20,8 @@ type logView struct {
 	LogID     string   `json:"log_id"`
 	VKeys     []string `json:"vkeys"`
 	Public    bool     `json:"public"`
-	Hub       bool     `json:"hub,omitempty"` // it is no tenant's
+	Hub       bool     `json:"hub,omitempty"`    // it is no tenant's
+	System    bool     `json:"system,omitempty"` // nor is this
 	CreatedAt string   `json:"created_at"`
 	ratesView
 	Required []string `json:"required"`
@@ -39,7 +40,7 @@ func viewLog(l *log.Log) logView {
 	id := checkpoint.LogID(l.VKeys[0])
 	c := l.Settings()
 	v := logView{
-		Name: l.Name, Title: c.Title, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: c.Public, Hub: l.IsHub(),
+		Name: l.Name, Title: c.Title, Origin: l.Origin, LogID: hex.EncodeToString(id[:]), VKeys: l.VKeys, Public: c.Public, Hub: l.IsHub(), System: l.IsSystem(),
 		CreatedAt: string(log.AppendTime(nil, l.CreatedAt)), ratesView: ratesView{c.Rates.Events, c.Rates.Requests},
 		Required: c.Required, Sizes: sizesOf(l), Frozen: l.Frozen(),
 	}
@@ -95,7 +96,7 @@ func (s *Server) postLog(w http.ResponseWriter, r *http.Request, key log.Key) er
 	}
 	var settings log.Settings
 	in.apply(&settings)
-	l, err := s.service.CreateLog(r.Context(), *in.Name, settings)
+	l, err := s.service.CreateLog(r.Context(), s.by(w, r, key), *in.Name, settings)
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func (s *Server) patchLog(w http.ResponseWriter, r *http.Request, l *log.Log, _ 
 		return newProblem(http.StatusForbidden, "forbidden",
 			"events_per_second and requests_per_second of a log are for an admin's key to change: they protect the other logs from this one")
 	}
-	_, err := l.Configure(r.Context(), func(c *log.Settings) error {
+	_, err := l.Configure(r.Context(), s.by(w, r, key), func(c *log.Settings) error {
 		in.apply(c)
 		return nil
 	})
@@ -156,7 +157,7 @@ func (s *Server) patchLog(w http.ResponseWriter, r *http.Request, l *log.Log, _ 
 
 // freezeLog ends a log.
 func (s *Server) freezeLog(w http.ResponseWriter, r *http.Request, l *log.Log, _ query, key log.Key) error {
-	if err := l.Freeze(r.Context()); err != nil {
+	if err := l.Freeze(r.Context(), s.by(w, r, key)); err != nil {
 		return err
 	}
 	s.logger.Info("log frozen", "log", l.Name, "by", key.ID)

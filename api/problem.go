@@ -92,6 +92,11 @@ func asProblem(err error) *problem {
 	case errors.Is(err, log.ErrNotInHub):
 		return newProblem(http.StatusConflict, "not_witnessed",
 			"not under a witnessed checkpoint of the hub yet; try again in a moment, or add wait=witnessed")
+	case errors.Is(err, log.ErrUnrecorded): // whatever the reason for that
+		return newProblem(http.StatusServiceUnavailable, "not_recorded",
+			"the system log can't be appended to, and what isn't recorded isn't done; try again later")
+	case errors.Is(err, log.ErrSystem):
+		return newProblem(http.StatusForbidden, "system_log", "%v: nobody else appends to it, sets it up or ends it", log.ErrSystem)
 	case errors.Is(err, log.ErrHub):
 		return newProblem(http.StatusBadRequest, "hub_log", "%v; see /v1/checkpoint, /v1/proofs/… and /logs/hub/…", err)
 	case errors.Is(err, log.ErrNotFound):

@@ -250,8 +250,8 @@ func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Lo
 }
 
 // readable returns the log whose public paths the request may read: anybody a public log's, others with a key of the log.
-// What may not be read doesn't exist.
-func (s *Server) readable(w http.ResponseWriter, r *http.Request) (*log.Log, error) {
+// What may not be read doesn't exist. With it comes the key, if it is one for this log.
+func (s *Server) readable(w http.ResponseWriter, r *http.Request) (*log.Log, log.Key, error) {
 	// The key first, whether there is such a log or not: the time it takes must not tell.
 	var key log.Key
 	if r.Header.Get("Authorization") != "" {
@@ -259,14 +259,18 @@ func (s *Server) readable(w http.ResponseWriter, r *http.Request) (*log.Log, err
 		var err error
 		key, err = s.admit(w, r)
 		if err != nil && (!errors.As(err, &p) || p.Status == http.StatusTooManyRequests) {
-			return nil, err
+			return nil, key, err
 		}
 	}
 	l := s.known(r.Context(), key, r.PathValue("name"))
-	if l == nil || !l.Public() && key.Role != log.RoleAdmin && key.Log != l.ID {
-		return nil, notFound("log")
+	own := l != nil && (key.Role == log.RoleAdmin || key.Log == l.ID)
+	switch {
+	case own:
+		return l, key, nil
+	case l != nil && l.Public():
+		return l, log.Key{}, nil // another tenant's key is nobody's here
 	}
-	return l, nil
+	return nil, key, notFound("log")
 }
 
 // known returns the log of that name, or nil. Of one that another server has just made learn those who may read it: for others the
@@ -282,11 +286,7 @@ func (s *Server) known(ctx context.Context, key log.Key, name string) *log.Log {
 }
 
 // getPublicCheckpoint answers with the released checkpoint (C2SP tlog-tiles).
-func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) getPublicCheckpoint(w http.ResponseWriter, _ *http.Request, l *log.Log) error {
 	_, note := l.Released()
 	if note == nil {
 		return notFound("checkpoint")
@@ -297,11 +297,7 @@ func (s *Server) getPublicCheckpoint(w http.ResponseWriter, r *http.Request) err
 
 // getTile answers with a tile or an entry bundle (C2SP tlog-tiles). They never change, but only who may read them may keep
 // them.
-func (s *Server) getTile(w http.ResponseWriter, r *http.Request) error {
-	l, err := s.readable(w, r)
-	if err != nil {
-		return err
-	}
+func (s *Server) getTile(w http.ResponseWriter, r *http.Request, l *log.Log) error {
 	tile, err := merkle.ParseTilePath("tile/" + r.PathValue("path"))
 	if err != nil {
 		return notFound("tile")

@@ -92,7 +92,7 @@ func hashes(t *testing.T, texts []string) []merkle.Hash {
 func TestTiles(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, 10*time.Millisecond)
-	if _, err := s.service.CreateLog(t.Context(), "open", log.Settings{Public: true}); err != nil {
+	if _, err := s.service.CreateLog(t.Context(), log.ByServer(), "open", log.Settings{Public: true}); err != nil {
 		t.Fatal(err)
 	}
 	s.log("closed")

@@ -14,31 +14,32 @@ import (
 
 // routes is the list of everything that can be asked.
 func (s *Server) routes() {
-	s.onLog("POST /v1/events", toAppend, ofEvents(s.postEvent), "wait")
-	s.onLog("POST /v1/events/batch", toAppend, ofEvents(s.postBatch), "wait")
-	s.onLog("GET /v1/events", toRead, ofEvents(s.listEvents), append(filterParams(), "limit", "cursor", "order")...)
-	s.onLog("GET /v1/events/{id}", toRead, ofEvents(s.getEvent))
-	s.onLog("GET /v1/events/{id}/proof", toRead, ofEvents(s.getProof), "wait", "hub")
-	s.onLog("GET /v1/export", toExport, ofEvents(s.getExport), append(filterParams(), "format", "compression", "cursor", "after")...)
-	s.onLog("GET /v1/feed", toRead, ofEvents(s.getFeed), "from", "limit", "timeout")
-	s.onLog("GET /v1/proofs/inclusion", toProve, s.getInclusion, "index", "size")
-	s.onLog("GET /v1/proofs/consistency", toProve, s.getConsistency, "from", "to")
-	s.onLog("GET /v1/checkpoint", toRead, s.getCheckpoint, "size")
+	s.onLog("POST /v1/events", toAppend, itself, ofEvents(s.postEvent), "wait")
+	s.onLog("POST /v1/events/batch", toAppend, itself, ofEvents(s.postBatch), "wait")
+	s.onLog("GET /v1/events", toRead, log.ReadList, ofEvents(s.listEvents), append(filterParams(), "limit", "cursor", "order")...)
+	s.onLog("GET /v1/events/{id}", toRead, log.ReadEvent, ofEvents(s.getEvent))
+	s.onLog("GET /v1/events/{id}/proof", toRead, log.ReadProof, ofEvents(s.getProof), "wait", "hub")
+	s.onLog("GET /v1/export", toExport, itself, ofEvents(s.getExport), append(filterParams(), "format", "compression", "cursor", "after")...)
+	s.onLog("GET /v1/feed", toRead, log.ReadFeed, ofEvents(s.getFeed), "from", "limit", "timeout")
+	s.onLog("GET /v1/proofs/inclusion", toProve, log.ReadProof, s.getInclusion, "index", "size")
+	s.onLog("GET /v1/proofs/consistency", toProve, log.ReadProof, s.getConsistency, "from", "to")
+	s.onLog("GET /v1/checkpoint", toRead, log.ReadCheckpoint, s.getCheckpoint, "size")
+	s.onLog("GET /v1/access", toAudit, log.ReadAccess, s.getAccess, "from", "to", "actor_id", "action", "limit", "cursor")
 
-	s.onServer("POST /v1/logs", toAdminister, s.postLog)
-	s.onServer("GET /v1/logs", toManage, s.listLogs)
-	s.onNamedLog("GET /v1/logs/{name}", toManage, s.getLog)
-	s.onNamedLog("PATCH /v1/logs/{name}", toManage, s.patchLog)
-	s.onNamedLog("POST /v1/logs/{name}/freeze", toManage, s.freezeLog)
-	s.onServer("POST /v1/keys", toManage, s.postKey)
-	s.onServer("GET /v1/keys", toManage, s.listKeys)
-	s.onServer("GET /v1/keys/{id}", toManage, s.getKey)
-	s.onServer("DELETE /v1/keys/{id}", toManage, s.revokeKey)
-	s.onServer("POST /v1/keys/{id}/rotate", toManage, s.rotateKey)
+	s.onServer("POST /v1/logs", toAdminister, itself, s.postLog)
+	s.onServer("GET /v1/logs", toManage, log.ReadLogs, s.listLogs)
+	s.onNamedLog("GET /v1/logs/{name}", toManage, log.ReadLogs, s.getLog)
+	s.onNamedLog("PATCH /v1/logs/{name}", toManage, itself, s.patchLog)
+	s.onNamedLog("POST /v1/logs/{name}/freeze", toManage, itself, s.freezeLog)
+	s.onServer("POST /v1/keys", toManage, itself, s.postKey)
+	s.onServer("GET /v1/keys", toManage, log.ReadKeys, s.listKeys)
+	s.onServer("GET /v1/keys/{id}", toManage, log.ReadKeys, s.getKey)
+	s.onServer("DELETE /v1/keys/{id}", toManage, itself, s.revokeKey)
+	s.onServer("POST /v1/keys/{id}/rotate", toManage, itself, s.rotateKey)
 
-	s.handle("GET /logs/{name}/checkpoint", s.getPublicCheckpoint)
-	s.handle("GET /logs/{name}/tile/{path...}", s.getTile)
-	s.handle("GET /logs/{name}/growth/{index}", s.getGrowth)
+	s.onTiles("GET /logs/{name}/checkpoint", s.getPublicCheckpoint)
+	s.onTiles("GET /logs/{name}/tile/{path...}", s.getTile)
+	s.onTiles("GET /logs/{name}/growth/{index}", s.getGrowth)
 	s.handle("GET /witness/logs", s.getWitnessLogs)
 
 	s.handle("GET /healthz", getHealth)
@@ -124,22 +125,25 @@ func ofEvents(fn onLogFunc) onLogFunc {
 	}
 }
 
-// onLog serves a route that is about one log, for keys that may do what it takes. Which log that is ?log= says, or the key.
-func (s *Server) onLog(pattern string, a access, fn onLogFunc, params ...string) {
+// onLog serves a route that is about one log, for keys that may do what it takes. Which log that is ?log= says, or the key. The system
+// log tells of it as a read of that kind.
+func (s *Server) onLog(pattern string, a access, kind log.Read, fn onLogFunc, params ...string) {
 	named := func(_ *http.Request, q query) string {
 		name, _ := q.one("log")
 		return name
 	}
-	s.onAnyLog(pattern, a, named, fn, append(params, "log"))
+	s.onAnyLog(pattern, a, kind, named, fn, append(params, "log"))
 }
 
 // onNamedLog does the same with a route whose path names the log.
-func (s *Server) onNamedLog(pattern string, a access, fn onLogFunc) {
+func (s *Server) onNamedLog(pattern string, a access, kind log.Read, fn onLogFunc) {
 	named := func(r *http.Request, _ query) string { return r.PathValue("name") }
-	s.onAnyLog(pattern, a, named, fn, nil)
+	s.onAnyLog(pattern, a, kind, named, fn, nil)
 }
 
-func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, query) string, fn onLogFunc, params []string) {
+func (s *Server) onAnyLog(
+	pattern string, a access, kind log.Read, named func(*http.Request, query) string, fn onLogFunc, params []string,
+) {
 	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.admit(w, r)
 		if err != nil {
@@ -156,6 +160,9 @@ func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, qu
 		if !may(key.Role, a) {
 			return forbidden(key)
 		}
+		if a == toAppend && l.IsSystem() {
+			return log.ErrSystem
+		}
 		if a != toManage { // who has to limit the log must not be kept from it by the limit
 			if err := s.chargeLog(w, l); err != nil {
 				return err
@@ -166,12 +173,31 @@ func (s *Server) onAnyLog(pattern string, a access, named func(*http.Request, qu
 				return err
 			}
 		}
-		return fn(w, r, l, q, key)
+		if err := fn(w, r, l, q, key); err != nil {
+			return err
+		}
+		s.count(w, r, key, l, kind)
+		return nil
+	})
+}
+
+// onTiles serves a route below /logs/{name}/: to anybody if the log is public, else to the keys of the log.
+func (s *Server) onTiles(pattern string, fn func(http.ResponseWriter, *http.Request, *log.Log) error) {
+	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
+		l, key, err := s.readable(w, r)
+		if err != nil {
+			return err
+		}
+		if err := fn(w, r, l); err != nil {
+			return err
+		}
+		s.count(w, r, key, l, log.ReadTile)
+		return nil
 	})
 }
 
 // onServer serves a route that is about the whole server, or about what of it a key may see, for keys that may do what it takes.
-func (s *Server) onServer(pattern string, a access, fn func(http.ResponseWriter, *http.Request, log.Key) error) {
+func (s *Server) onServer(pattern string, a access, kind log.Read, fn func(http.ResponseWriter, *http.Request, log.Key) error) {
 	s.handle(pattern, func(w http.ResponseWriter, r *http.Request) error {
 		key, err := s.admit(w, r)
 		if err != nil {
@@ -183,7 +209,11 @@ func (s *Server) onServer(pattern string, a access, fn func(http.ResponseWriter,
 		if _, err := parseQuery(r); err != nil {
 			return err
 		}
-		return fn(w, r, key)
+		if err := fn(w, r, key); err != nil {
+			return err
+		}
+		s.count(w, r, key, s.service.LogByID(key.Log), kind)
+		return nil
 	})
 }
 

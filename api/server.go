@@ -46,7 +46,7 @@ const (
 
 // Config is what a Server is made of.
 type Config struct {
-	Service  *log.Service
+	Service  *log.Service    // keeps a system log
 	Seed     checkpoint.Seed // the key of cursors is derived from it
 	Logger   *slog.Logger
 	Registry *prometheus.Registry
@@ -67,6 +67,7 @@ type Server struct {
 	keys     keyring
 	uses     uses
 	cursors  cursors
+	sealed   sealedCursors
 	bodies   budget
 	exports  budget
 	list     WitnessList
@@ -84,8 +85,11 @@ type Server struct {
 	close   context.CancelFunc
 }
 
-// New returns a Server.
+// New returns a Server. It panics if the service keeps no system log: nothing would be recorded.
 func New(c Config) *Server {
+	if len(c.Service.Systems()) == 0 {
+		panic("the service keeps no system log")
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -98,6 +102,7 @@ func New(c Config) *Server {
 		cursors: cursors{c.Seed.Derive("treeline/cursor/v1\n")},
 		bodies:  budget{perLog: maxLogBodies, inAll: maxBodies},
 		exports: budget{perLog: maxLogExports, inAll: maxExports},
+		sealed:  newSealedCursors(c.Seed.Derive("treeline/sealed-cursor/v1\n")),
 		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies, rates: c.Rates,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}

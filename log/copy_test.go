@@ -46,7 +46,7 @@ func newMove(t *testing.T, sizes map[string]int) *move {
 	}
 	lines := cloudTrail(t)
 	for _, name := range []string{"default", "small", "empty", "frozen"} {
-		l, err := s.CreateLog(t.Context(), name, log.Settings{Public: name == "small"})
+		l, err := s.CreateLog(t.Context(), log.ByServer(), name, log.Settings{Public: name == "small"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func newMove(t *testing.T, sizes map[string]int) *move {
 				t.Fatal(err)
 			}
 		}
-		if _, _, err := s.CreateKey(t.Context(), log.Key{Role: log.RoleReader, Log: l.ID, Name: "of " + name}); err != nil {
+		if _, _, err := s.CreateKey(t.Context(), log.ByServer(), log.Key{Role: log.RoleReader, Log: l.ID, Name: "of " + name}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -490,11 +490,11 @@ func TestCopyResumesFromASourceThatWasServedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.append(s.Log("default"), [][]byte{[]byte(`{"id":"later","action":"x"}`)})
-	l, err := s.CreateLog(t.Context(), "new", log.Settings{Public: true})
+	l, err := s.CreateLog(t.Context(), log.ByServer(), "new", log.Settings{Public: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.CreateKey(t.Context(), log.Key{Role: log.RoleWriter, Log: l.ID, Name: "new"}); err != nil {
+	if _, _, err := s.CreateKey(t.Context(), log.ByServer(), log.Key{Role: log.RoleWriter, Log: l.ID, Name: "new"}); err != nil {
 		t.Fatal(err)
 	}
 	// A key that was revoked must not be good again on the other side.
@@ -502,10 +502,10 @@ func TestCopyResumesFromASourceThatWasServedMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.RevokeKey(t.Context(), keys[0].ID); err != nil {
+	if _, err := s.RevokeKey(t.Context(), log.ByServer(), keys[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Log("default").Configure(t.Context(), func(c *log.Settings) error {
+	_, err = s.Log("default").Configure(t.Context(), log.ByServer(), func(c *log.Settings) error {
 		c.Title, c.Required = "Acme", []string{"/outcome"}
 		return nil
 	})
@@ -726,7 +726,7 @@ func TestCopyIsNotServedByAServerThatWasThereBefore(t *testing.T) {
 	if l := s.Lookup(t.Context(), "default"); l != nil {
 		t.Errorf("it serves log %s of size %d", l.Name, l.Sizes().Size)
 	}
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); !errors.Is(err, log.ErrCopying) {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); !errors.Is(err, log.ErrCopying) {
 		t.Errorf("making the log that was copied: %v, want ErrCopying", err)
 	}
 }

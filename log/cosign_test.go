@@ -47,7 +47,7 @@ func newWitnessedService(t *testing.T, policy *checkpoint.Policy, failOpen bool)
 		s.url = migrated(t)
 	}
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	s.log().Asked(nil)

@@ -44,6 +44,8 @@
 //	log.go                         Log: append, read, prove; the source of its publisher
 //	sequencer.go                   the one place where indices are given
 //	hub.go                         the log of other logs' checkpoints, and what witnesses of it say of them
+//	system.go, reads.go            the log of what is done to logs and keys, and who reads what
+//	exported.go                    what is told of an export
 //	progress.go                    how far a log has come, and waiting for more
 //	filter.go, match.go            Filter: which events a search selects, and whether one is among them
 //	search.go                      Log.Search: the index, then the events that aren't in it yet

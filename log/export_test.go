@@ -132,3 +132,16 @@ func (s *Service) GrowHub(ctx context.Context) { s.hub.grow(ctx) }
 func (s *Service) CarryHub(ctx context.Context) error {
 	return (&hub{service: s, log: s.hub.log}).carry(ctx)
 }
+
+// MaxAddresses is how many addresses of a key are told apart.
+const MaxAddresses = maxAddresses
+
+// SetMaxTallies sets how much of what is read is kept in memory, until the returned function is called.
+func SetMaxTallies(tallies, untold int) (reset func()) {
+	before, beforeUntold := maxTallies, maxUntold
+	maxTallies, maxUntold = tallies, untold
+	return func() { maxTallies, maxUntold = before, beforeUntold }
+}
+
+// ReadsLost returns how many reads were lost.
+func (s *Service) ReadsLost() uint64 { return s.reads.lost.Load() }

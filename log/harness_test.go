@@ -62,6 +62,7 @@ type testService struct {
 	noKeys   bool                 // when opened
 	hub      bool                 // when opened: keep a hub, public
 	hubID    log.ID               // for those who tamper
+	system   bool                 // when opened: keep a system log
 	unasked  bool                 // when opened: the hub's witnesses are not asked yet
 
 	policy   *checkpoint.Policy // nil: no witnesses
@@ -88,7 +89,7 @@ func newTestService(t testing.TB) *testService {
 		s.url = migrated(t)
 	}
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -121,7 +122,7 @@ func (s *testService) tryOpen() error {
 		Replica: openReplica,
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: s.registry,
-		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub,
+		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub, System: s.system,
 		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})

@@ -71,19 +71,9 @@ type hub struct {
 
 // openHub opens the hub of a service whose other logs are open, and makes it if there is none.
 func (s *Service) openHub(ctx context.Context) error {
-	l := s.Log(HubName)
-	if l == nil {
-		var err error
-		l, err = s.createLog(ctx, HubName, Settings{Public: s.config.HubPublic})
-		if errors.Is(err, ErrExists) && s.config.Shared { // another server makes it at this moment
-			err = s.learnSizes(ctx)
-		}
-		if l == nil {
-			l = s.Log(HubName)
-		}
-		if l == nil {
-			return fmt.Errorf("making the hub: %w", err)
-		}
+	l, err := s.openOwn(ctx, HubName, Settings{Public: s.config.HubPublic})
+	if err != nil {
+		return err
 	}
 	s.hub = &hub{service: s, log: l}
 	if l.Stopped() == nil { // otherwise it is no measure of others

@@ -67,7 +67,7 @@ func newHubService(t testing.TB) (*testService, hubWitness) {
 		s.url = migrated(t)
 	}
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s, w
@@ -88,7 +88,7 @@ func (s *testService) grow(name string, n int) {
 func (s *testService) create(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		if _, err := s.CreateLog(s.t.Context(), name, log.Settings{}); err != nil {
+		if _, err := s.CreateLog(s.t.Context(), log.ByServer(), name, log.Settings{}); err != nil {
 			s.t.Fatal(err)
 		}
 	}
@@ -270,7 +270,7 @@ func TestAHubIsSwitchedOffAndOn(t *testing.T) {
 	if _, err := s.log().HubProof(t.Context(), 0); !errors.Is(err, log.ErrNoHub) {
 		t.Errorf("a hub proof: got %v, want ErrNoHub", err)
 	}
-	if _, _, err := s.Succeed(t.Context(), "default", "next", ""); err != nil {
+	if _, _, err := s.Succeed(t.Context(), log.ByServer(), "default", "next", ""); err != nil {
 		t.Fatal(err)
 	}
 	s.close()
@@ -294,7 +294,7 @@ func TestTheHubHoldsNoEvents(t *testing.T) {
 	s.witnessHub(w)
 	hub := s.Log(log.HubName)
 	ctx := t.Context()
-	if _, err := s.CreateLog(ctx, log.HubName, log.Settings{}); !errors.Is(err, log.ErrName) {
+	if _, err := s.CreateLog(ctx, log.ByServer(), log.HubName, log.Settings{}); !errors.Is(err, log.ErrName) {
 		t.Errorf("making a log named hub: got %v, want ErrName", err)
 	}
 	for what, err := range map[string]error{
@@ -302,7 +302,7 @@ func TestTheHubHoldsNoEvents(t *testing.T) {
 		"reading":   func() error { _, err := hub.Records(ctx, 0, 1, 0); return err }(),
 		"searching": func() error { _, err := hub.Search(ctx, nil, log.Page{Limit: 1}); return err }(),
 		"proving":   func() error { _, err := hub.HubProof(ctx, 0); return err }(),
-		"ending":    func() error { _, _, err := s.Succeed(ctx, log.HubName, "next", ""); return err }(),
+		"ending":    func() error { _, _, err := s.Succeed(ctx, log.ByServer(), log.HubName, "next", ""); return err }(),
 	} {
 		if !errors.Is(err, log.ErrHub) {
 			t.Errorf("%s: got %v, want ErrHub", what, err)

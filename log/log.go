@@ -63,8 +63,16 @@ func (l *Log) Released() (checkpoint.Checkpoint, []byte) { return l.progress.rel
 
 // Append appends events, all or none, at consecutive indices but for those that are in the log already, and returns their
 // places in the same order. When it returns nil they are durable and their indices final. The errors are those of the
-// sequencer, *ConflictError, and ctx's while the request is waiting for its turn.
+// sequencer, *ConflictError, ErrSystem, and ctx's while the request is waiting for its turn.
 func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
+	if l.IsSystem() {
+		return nil, ErrSystem
+	}
+	return l.append(ctx, events)
+}
+
+// append does that with any log.
+func (l *Log) append(ctx context.Context, events []*Event) ([]Place, error) {
 	if len(events) > MaxRequestEvents {
 		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
 	}

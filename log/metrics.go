@@ -45,7 +45,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
 			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, " +
-				"scrub, index, hub, read sizes, read settings, read replica, note use of keys.",
+				"scrub, index, hub, read sizes, read settings, read replica, note use of keys, record reads.",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints that this server has signed, those of size 0 of new logs included.",
@@ -60,7 +60,7 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 			Name: "treeline_events_unreadable_total", Help: "Stored events that couldn't be read to be indexed. Alarm if it grows.",
 		}),
 		queueEvents: prometheus.NewDesc("treeline_queue_events", "Events waiting for a batch.", nil, nil),
-		logs:        prometheus.NewDesc("treeline_logs", "Logs, but for the hub.", nil, nil),
+		logs:        prometheus.NewDesc("treeline_logs", "Logs of tenants.", nil, nil),
 		stopped:     prometheus.NewDesc("treeline_logs_stopped", "Logs whose signing is stopped. Alarm if not 0.", nil, nil),
 		signedLag:   prometheus.NewDesc("treeline_unsigned_events", "Sequenced events not signed yet, over all logs.", nil, nil),
 		witnessLag: prometheus.NewDesc("treeline_unwitnessed_events",
@@ -78,10 +78,14 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		released:  prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 		witnessed: prometheus.NewDesc("treeline_log_witnessed_size", "Witnessed size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "hub", "read sizes", "read replica"} {
+	for _, attempted := range []string{"append", "commit", "sign", "scrub", "index", "hub", "read sizes", "read replica", "record reads"} {
 		m.failures.WithLabelValues(attempted)
 	}
 	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "treeline_reads_lost_total",
+		Help: "Reads that the system log doesn't tell of, as it couldn't be appended to for too long. Alarm if it grows.",
+	}, func() float64 { return float64(s.reads.lost.Load()) }))
 	return m
 }
 
@@ -124,7 +128,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		if l.Stopped() != nil && !l.Frozen() {
 			stopped++
 		}
-		if len(logs) <= maxLogSeries || l.IsHub() {
+		if len(logs) <= maxLogSeries || l.IsHub() || l.IsSystem() {
 			gauge(m.size, float64(s.Size), l.Name)
 			gauge(m.signed, float64(s.Signed), l.Name)
 			gauge(m.released, float64(s.Released), l.Name)
@@ -133,7 +137,9 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		if l.IsHub() {
 			continue
 		}
-		tenants++
+		if !l.IsSystem() {
+			tenants++
+		}
 		events += s.Size
 		unsigned += s.Size - s.Signed
 		unreleased += s.Signed - min(s.Signed, s.Released)

@@ -76,7 +76,7 @@ func TestMLDSA44IsSwitchedOnAndOff(t *testing.T) {
 	}
 
 	// A log that is made while it is on has both keys from the start, and the id that its first key gives.
-	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
+	other, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 func TestTheScrubFindsDamageAtRest(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
-	damaged, err := s.CreateLog(t.Context(), "damaged", log.Settings{})
+	damaged, err := s.CreateLog(t.Context(), log.ByServer(), "damaged", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

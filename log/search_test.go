@@ -283,7 +283,7 @@ func checkPages(t rapid.TB, l *log.Log, all []stored, f *log.Filter, selects fun
 func TestASearchFindsWhatANaiveOneFinds(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
-	small, err := s.CreateLog(t.Context(), "small", log.Settings{})
+	small, err := s.CreateLog(t.Context(), log.ByServer(), "small", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +600,7 @@ func TestAppendsWaitForAnIndexThatIsFarBehind(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "the search index couldn't be written") {
 		t.Errorf("ready after 31 seconds: got %v, want a word about the index", err)
 	}
-	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
+	other, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -199,7 +199,7 @@ func TestManyClientsManyLogs(t *testing.T) {
 	}
 	var logs []*log.Log
 	for i := range 4 {
-		l, err := s.CreateLog(t.Context(), fmt.Sprint("log-", i), log.Settings{})
+		l, err := s.CreateLog(t.Context(), log.ByServer(), fmt.Sprint("log-", i), log.Settings{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +259,7 @@ func TestManyClientsManyLogs(t *testing.T) {
 func TestAFullQueueRefuses(t *testing.T) {
 	s := newTestService(t)
 	l := s.log()
-	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
+	other, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func events(t *testing.T, n int) []*log.Event {
 func TestOneLogDoesNotStarveAnother(t *testing.T) {
 	s := newTestService(t)
 	busy := s.log()
-	small, err := s.CreateLog(t.Context(), "small", log.Settings{})
+	small, err := s.CreateLog(t.Context(), log.ByServer(), "small", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +441,7 @@ func TestADamagedLogFailsNobodyElse(t *testing.T) {
 			s := newTestService(t)
 			s.append("first")
 			s.signed()
-			healthy, err := s.CreateLog(t.Context(), "healthy", log.Settings{})
+			healthy, err := s.CreateLog(t.Context(), log.ByServer(), "healthy", log.Settings{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -481,10 +481,10 @@ func TestCreateLogIsFinishedWithoutItsClient(t *testing.T) {
 	s := newTestService(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if l, err := s.CreateLog(ctx, "abandoned", log.Settings{}); err != nil || s.Log("abandoned") != l {
+	if l, err := s.CreateLog(ctx, log.ByServer(), "abandoned", log.Settings{}); err != nil || s.Log("abandoned") != l {
 		t.Errorf("got %v, %v", l, err)
 	}
-	if _, err := s.CreateLog(t.Context(), "abandoned", log.Settings{}); !errors.Is(err, log.ErrExists) {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "abandoned", log.Settings{}); !errors.Is(err, log.ErrExists) {
 		t.Errorf("again: got %v, want ErrExists", err)
 	}
 	// As if the process had died between the row and the checkpoint.
@@ -492,7 +492,7 @@ func TestCreateLogIsFinishedWithoutItsClient(t *testing.T) {
 	if err := s.store.CreateLog(t.Context(), &orphan); err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.CreateLog(t.Context(), "orphan", log.Settings{})
+	l, err := s.CreateLog(t.Context(), log.ByServer(), "orphan", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -511,10 +511,10 @@ func TestALogOfAnotherSeedIsNotJustThere(t *testing.T) {
 	s.open()
 	other := &testService{t: t, dir: s.dir, url: s.url, seed: checkpoint.Seed{8}, signing: time.Hour}
 	other.open()
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := other.CreateLog(t.Context(), "default", log.Settings{})
+	_, err := other.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{})
 	if err == nil || errors.Is(err, log.ErrExists) || !strings.Contains(err.Error(), "not the seed") {
 		t.Errorf("got %v, want an error that tells of the seed", err)
 	}

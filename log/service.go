@@ -52,6 +52,8 @@ type Config struct {
 	Hub bool
 	// HubPublic lets anybody read the hub's checkpoint and tiles.
 	HubPublic bool
+	// System keeps the system log. Without it nothing is recorded of what is done, so a service that anybody has access to has it.
+	System bool
 	// FailOpen releases all that is signed, whatever the witnesses say.
 	FailOpen bool
 	// MLDSA means that checkpoints are signed with ML-DSA-44, too, beside Ed25519.
@@ -68,6 +70,7 @@ type Service struct {
 	sequencer *sequencer
 	follower  *follower
 	hub       *hub // nil: none is kept
+	reads     reads
 
 	creating sync.Mutex // one log is created at a time
 	settling sync.Mutex // settings are read or changed by one at a time
@@ -86,13 +89,13 @@ type Service struct {
 }
 
 // ErrName means that a log can't have the name.
-var ErrName = errors.New("not a log's name: 1 to 63 of a-z, 0-9 and -, the first not -, and neither hub nor system")
+var ErrName = errors.New("not a log's name: 1 to 63 of a-z, 0-9 and -, the first not -, and neither hub nor system nor system-<number>")
 
 var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // CheckName returns ErrName if a log can't have the name.
 func CheckName(name string) error {
-	if !nameRE.MatchString(name) || name == HubName || name == "system" {
+	if !nameRE.MatchString(name) || name == HubName || isSystemName(name) {
 		return ErrName
 	}
 	return nil
@@ -147,6 +150,12 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		}
 		s.add(l)
 	}
+	if c.System {
+		if _, err := s.openOwn(ctx, SystemName, Settings{}); err != nil {
+			return nil, err
+		}
+	}
+	s.reads.service = s
 	if c.Hub {
 		if err := s.openHub(ctx); err != nil {
 			return nil, err
@@ -158,6 +167,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })
 	s.loops.Go(func() { s.follower.run(ctx) })
+	s.loops.Go(func() { s.recordReads(ctx) })
 	if s.hub != nil {
 		s.loops.Go(func() { s.hub.run(ctx) })
 	}
@@ -403,16 +413,28 @@ func (s *Service) add(l *Log) {
 }
 
 // CreateLog makes a log. It is durable, and has its signed checkpoint of size 0, on return. The error is ErrName,
-// ErrSettings, ErrExists if the name was ever used, or ErrNotReady if the log is made but couldn't be signed yet, which is tried
-// again.
-func (s *Service) CreateLog(ctx context.Context, name string, settings Settings) (*Log, error) {
+// ErrSettings, ErrExists if the name was ever used, ErrUnrecorded, or ErrNotReady if the log is made but couldn't be signed yet, which
+// is tried again.
+func (s *Service) CreateLog(ctx context.Context, by By, name string, settings Settings) (l *Log, err error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	if err := settings.Check(); err != nil {
 		return nil, err
 	}
-	return s.createLog(ctx, name, settings)
+	if s.Lookup(ctx, name) != nil {
+		return nil, fmt.Errorf("log %q: %w", name, ErrExists)
+	}
+	target, err := s.logTarget(name)
+	if err != nil {
+		return nil, err
+	}
+	act := Act{Action: "log.created", Targets: []Target{target}, Changes: Settings{}.changes(settings)}
+	err = s.do(ctx, by, act, func(ctx context.Context) error {
+		l, err = s.createLog(ctx, name, settings)
+		return err
+	})
+	return l, err
 }
 
 // createLog makes a log of any name.
@@ -494,29 +516,41 @@ func (s *Service) Logs() []*Log {
 	return slices.Clone(s.logs)
 }
 
-// Tenants returns all logs but the hub, in the order of their creation.
+// Tenants returns all logs but the server's own, the hub and the system log, in the order of their creation.
 func (s *Service) Tenants() []*Log {
-	return slices.DeleteFunc(s.Logs(), func(l *Log) bool { return l.IsHub() })
+	return slices.DeleteFunc(s.Logs(), func(l *Log) bool { return l.IsHub() || l.IsSystem() })
 }
 
 // Witnessed reports whether there are witnesses that events can be witnessed by.
 func (s *Service) Witnessed() bool { return s.config.Policy != nil }
 
 // CreateKey makes an API key that may do what k may, until k expires, and returns it with its text, which is not kept.
-func (s *Service) CreateKey(ctx context.Context, k Key) (Key, string, error) {
+func (s *Service) CreateKey(ctx context.Context, by By, k Key) (Key, string, error) {
 	k, text := k.fresh(s.config.Now().UnixMicro())
-	return k, text, s.store.CreateKey(ctx, k)
+	return k, text, s.AddKey(ctx, by, k)
 }
 
-// RevokeKey ends an API key now, if it hasn't ended before, and returns it. The error is ErrNotFound if there is no such key.
-func (s *Service) RevokeKey(ctx context.Context, id string) (Key, error) {
-	var revoked Key
-	err := s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
-		if now := s.config.Now().UnixMicro(); k.RevokedAt == 0 {
-			k.RevokedAt = now
-		}
-		revoked = *k
-		return nil, nil
+// AddKey adds an API key, such as NewKey makes. The error may be ErrUnrecorded.
+func (s *Service) AddKey(ctx context.Context, by By, k Key) error {
+	act := Act{Action: "key.created", Targets: s.targets(ctx, k), Metadata: k.told()}
+	return s.do(ctx, by, act, func(ctx context.Context) error { return s.store.CreateKey(ctx, k) })
+}
+
+// RevokeKey ends an API key now, if it hasn't ended before, and returns it. The error is ErrNotFound if there is no such key, or
+// ErrUnrecorded.
+func (s *Service) RevokeKey(ctx context.Context, by By, id string) (Key, error) {
+	revoked, err := s.Key(ctx, id)
+	if err != nil || revoked.RevokedAt != 0 {
+		return revoked, err
+	}
+	err = s.do(ctx, by, Act{Action: "key.revoked", Targets: s.targets(ctx, revoked)}, func(ctx context.Context) error {
+		return s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
+			if now := s.config.Now().UnixMicro(); k.RevokedAt == 0 {
+				k.RevokedAt = now
+			}
+			revoked = *k
+			return nil, nil
+		})
 	})
 	return revoked, err
 }
@@ -526,26 +560,46 @@ var ErrReplaced = errors.New("this API key was rotated before")
 
 // RotateKey makes an API key that may do what another one may, for as long from now as that was made for, and returns it with its
 // text, which is not kept. The other one ends after the overlap, if not sooner. The error is ErrNotFound if there is none,
-// ErrKeyRevoked or ErrKeyExpired if it has ended, or ErrReplaced: each key is followed by one.
-func (s *Service) RotateKey(ctx context.Context, id string, overlap time.Duration) (next Key, text string, err error) {
-	err = s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
-		now := s.config.Now().UnixMicro()
-		if err := k.Ended(now); err != nil {
-			return nil, err
-		}
-		if k.ReplacedBy != "" {
-			return nil, fmt.Errorf("%w: %s follows it", ErrReplaced, k.ReplacedBy)
-		}
-		next, text = k.fresh(now)
-		end := now + overlap.Microseconds()
-		if k.ExpiresAt != 0 {
-			next.ExpiresAt = now + k.ExpiresAt - k.CreatedAt
-			end = min(end, k.ExpiresAt)
-		}
-		k.ExpiresAt, k.ReplacedBy = end, next.ID
-		return &next, nil
+// ErrKeyRevoked or ErrKeyExpired if it has ended, ErrReplaced, since each key is followed by one, or ErrUnrecorded.
+func (s *Service) RotateKey(ctx context.Context, by By, id string, overlap time.Duration) (next Key, text string, err error) {
+	old, err := s.Key(ctx, id)
+	if err != nil {
+		return next, "", err
+	}
+	now := s.config.Now().UnixMicro()
+	if err := old.rotatable(now); err != nil {
+		return next, "", err
+	}
+	next, text = old.fresh(now)
+	end := now + overlap.Microseconds()
+	if old.ExpiresAt != 0 {
+		next.ExpiresAt = now + old.ExpiresAt - old.CreatedAt
+		end = min(end, old.ExpiresAt)
+	}
+	told := next.told()
+	told["old_key_ends"] = string(AppendTime(nil, end))
+	act := Act{Action: "key.rotated", Targets: append([]Target{old.Target()}, s.targets(ctx, next)...), Metadata: told}
+	err = s.do(ctx, by, act, func(ctx context.Context) error {
+		return s.store.ChangeKey(ctx, id, func(k *Key) (*Key, error) {
+			if err := k.rotatable(now); err != nil {
+				return nil, err
+			}
+			k.ExpiresAt, k.ReplacedBy = end, next.ID
+			return &next, nil
+		})
 	})
 	return next, text, err
+}
+
+// rotatable returns why the key can't be rotated at a time, or nil.
+func (k Key) rotatable(now int64) error {
+	if err := k.Ended(now); err != nil {
+		return err
+	}
+	if k.ReplacedBy != "" {
+		return fmt.Errorf("%w: %s follows it", ErrReplaced, k.ReplacedBy)
+	}
+	return nil
 }
 
 // UseKeys notes when API keys were used last, in µs since 1970 UTC by their public ids.
@@ -669,13 +723,16 @@ func (l *Log) publish(ctx context.Context, doubt bool) error {
 	return nil
 }
 
-// Close refuses new appends, answers those that are queued, signs what they made grow, and ends the loops. The store
-// stays open.
+// Close records what was read, refuses new appends, answers those that are queued, signs what they made grow, and ends the loops.
+// The store stays open.
 func (s *Service) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s.tryRecordReads(ctx)
 	s.sequencer.close()
 	s.cancel()
 	s.loops.Wait()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	s.publishGrown(ctx)
 	if s.hub != nil {

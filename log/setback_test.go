@@ -278,7 +278,7 @@ func TestAStoreThatIsSetBackUnderItsServersIsNoticed(t *testing.T) {
 			}
 		},
 		"a log is gone": func(t *testing.T, a, b *member, setBack func()) {
-			if _, err := a.CreateLog(t.Context(), "lost", log.Settings{}); err != nil {
+			if _, err := a.CreateLog(t.Context(), log.ByServer(), "lost", log.Settings{}); err != nil {
 				t.Fatal(err)
 			}
 			b.until("the log to be known", func() bool { return b.Log("lost") != nil })
@@ -295,7 +295,7 @@ func TestAStoreThatIsSetBackUnderItsServersIsNoticed(t *testing.T) {
 			t.Parallel()
 			i := newInstallation(t)
 			a := i.serve(i.first)
-			if _, err := a.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+			if _, err := a.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 				t.Fatal(err)
 			}
 			b := i.serve(i.first)
@@ -319,7 +319,7 @@ func TestALogThatCantBeOpenedHidesNoOther(t *testing.T) {
 	foreign := "foreign"
 	b.at.foreign.Store(&foreign)
 	for _, name := range []string{foreign, "later"} {
-		if _, err := a.CreateLog(t.Context(), name, log.Settings{}); err != nil {
+		if _, err := a.CreateLog(t.Context(), log.ByServer(), name, log.Settings{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -341,7 +341,7 @@ func TestAServerRemembersWhatItAcknowledged(t *testing.T) {
 	t.Parallel()
 	i := newInstallation(t)
 	a := i.serve(i.first)
-	if _, err := a.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := a.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	a.append("kept")

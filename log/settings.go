@@ -91,33 +91,80 @@ func (l *Log) adopt(s Settings) {
 	l.settings.Store(&s)
 }
 
-// Configure lets change alter the log's settings, and returns them as they are then. They are durable on return. The error is ErrSettings, ErrHub,
-// or change's own.
-func (l *Log) Configure(ctx context.Context, change func(*Settings) error) (Settings, error) {
-	if l.IsHub() {
-		return Settings{}, ErrHub
+// Configure lets change alter the log's settings, and returns them as they are then. They are durable on return. The error is ErrSettings,
+// ErrHub, ErrSystem, ErrUnrecorded, ErrRolledBack if another server changed them at the same time, or change's own.
+func (l *Log) Configure(ctx context.Context, by By, change func(*Settings) error) (Settings, error) {
+	if err := l.checkTenant(); err != nil {
+		return Settings{}, err
+	}
+	if err := l.service.LearnSettings(ctx); err != nil {
+		return Settings{}, err
 	}
 	l.service.settling.Lock() // what is read meanwhile may be older
 	defer l.service.settling.Unlock()
-	s, err := l.service.store.Configure(ctx, l.ID, func(s *Settings) error {
-		if err := change(s); err != nil {
-			return err
-		}
-		return s.Check()
+	before := l.Settings()
+	after := before
+	err := change(&after)
+	if err == nil {
+		err = after.Check()
+	}
+	if err != nil || after.equal(before) {
+		return before, err
+	}
+	act := Act{Action: "log.updated", Targets: []Target{l.Target()}, Changes: before.changes(after)}
+	err = l.service.do(ctx, by, act, func(ctx context.Context) error {
+		_, err := l.service.store.Configure(ctx, l.ID, func(s *Settings) error {
+			if !s.equal(before) { // or what is recorded wouldn't be what was done
+				return fmt.Errorf("%w: another server has changed the settings", ErrRolledBack)
+			}
+			*s = after
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return Settings{}, fmt.Errorf("changing the settings of log %s: %w", l.Name, err)
 	}
-	l.adopt(s)
-	return s, nil
+	l.adopt(after)
+	return after, nil
+}
+
+// checkTenant returns an error if the log is the server's own, which nobody sets up or ends.
+func (l *Log) checkTenant() error {
+	switch {
+	case l.IsHub():
+		return ErrHub
+	case l.IsSystem():
+		return ErrSystem
+	}
+	return nil
+}
+
+// changes returns what becomes of settings.
+func (s Settings) changes(o Settings) (changes []Change) {
+	add := func(field string, before, after any, same bool) {
+		if !same {
+			changes = append(changes, Change{field, before, after})
+		}
+	}
+	add("title", s.Title, o.Title, s.Title == o.Title)
+	add("public", s.Public, o.Public, s.Public == o.Public)
+	add("events_per_second", s.Rates.Events, o.Rates.Events, s.Rates.Events == o.Rates.Events)
+	add("requests_per_second", s.Rates.Requests, o.Rates.Requests, s.Rates.Requests == o.Rates.Requests)
+	add("required", s.Required, o.Required, slices.Equal(s.Required, o.Required))
+	return changes
 }
 
 // Freeze ends the log: from its return on nothing is appended to it on any server, and what was appended is signed to its end. It
-// can't be undone.
-func (l *Log) Freeze(ctx context.Context) error {
-	if l.IsHub() {
-		return ErrHub
+// can't be undone. The error may be ErrHub, ErrSystem or ErrUnrecorded.
+func (l *Log) Freeze(ctx context.Context, by By) error {
+	if err := l.checkTenant(); err != nil || l.Frozen() {
+		return err
 	}
+	return l.service.do(ctx, by, Act{Action: "log.frozen", Targets: []Target{l.Target()}}, l.freeze)
+}
+
+func (l *Log) freeze(ctx context.Context) error {
 	if err := l.service.store.Freeze(ctx, l.ID); err != nil {
 		return fmt.Errorf("freezing log %s: %w", l.Name, err)
 	}

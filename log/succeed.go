@@ -32,42 +32,76 @@ type started struct {
 // Succeed freezes a log and makes the one that follows it, which is signed on return. A log whose store is intact is signed to
 // its end before; of any other nothing is read but the fence. It returns the checkpoint that the new log begins from. If it
 // fails, it can be called again with the same arguments. The error is ErrExists if the new log's name was ever used for
-// something else, or another log follows the old one.
-func (s *Service) Succeed(ctx context.Context, name, as, reason string) (*Log, checkpoint.Checkpoint, error) {
-	var last checkpoint.Checkpoint
+// something else, or another log follows the old one; or ErrUnrecorded, after which the system log has to be followed first, by one
+// of the next name that is reserved for it.
+func (s *Service) Succeed(ctx context.Context, by By, name, as, reason string) (next *Log, last checkpoint.Checkpoint, err error) {
 	if len(reason) > maxReason || !utf8.ValidString(reason) {
 		return nil, last, fmt.Errorf("the reason: at most %d bytes of UTF-8", maxReason)
 	}
-	if err := CheckName(as); err != nil {
-		return nil, last, err
-	}
 	old := s.Lookup(ctx, name)
 	if old == nil {
+		if err := CheckName(as); err != nil {
+			return nil, last, err
+		}
 		return nil, last, fmt.Errorf("log %q: %w", name, ErrNotFound)
 	}
-	if old.IsHub() {
-		return nil, last, ErrHub
+	if err := old.checkFollowing(as); err != nil {
+		return nil, last, err
 	}
-	next := s.Lookup(ctx, as)
-	if err := s.checkFollower(ctx, next, old, as); err != nil {
+	if err := s.checkFollower(ctx, s.Lookup(ctx, as), old, as); err != nil {
 		return nil, last, err
 	}
 	// Before anything is changed: without a fence there is nothing to begin from.
 	if _, err := old.fenced(ctx); err != nil {
 		return nil, last, err
 	}
-	if err := old.Freeze(ctx); err != nil {
-		return nil, last, err
-	}
-	if err := old.signToEnd(ctx); err != nil {
-		return nil, last, fmt.Errorf("signing the end of log %s: %w", name, err)
-	}
-	last, err := old.fenced(ctx)
+	target, err := s.logTarget(as)
 	if err != nil {
 		return nil, last, err
 	}
-	if next == nil {
-		if next, err = s.CreateLog(ctx, as, old.Settings()); err != nil {
+	act := Act{Action: "log.succeeded", Targets: []Target{old.Target(), target}, Metadata: map[string]any{"reason": reason}}
+	succeed := func(ctx context.Context) error {
+		next, last, err = s.succeed(ctx, old, as, reason)
+		return err
+	}
+	if !old.IsSystem() {
+		err = s.do(ctx, by, act, succeed)
+		return next, last, err
+	}
+	// Nothing can be recorded before there is another system log. That it was made its first event tells.
+	if err := succeed(ctx); err != nil {
+		return nil, last, err
+	}
+	_, err = s.record(ctx, by, act)
+	return next, last, err
+}
+
+// checkFollowing returns an error if no log of that name can follow the log.
+func (l *Log) checkFollowing(name string) error {
+	switch {
+	case l.IsHub():
+		return ErrHub
+	case !l.IsSystem():
+		return CheckName(name)
+	case name != nextSystemName(l.Name):
+		return fmt.Errorf("%w: the one that follows %s is named %s", ErrSystem, l.Name, nextSystemName(l.Name))
+	}
+	return nil
+}
+
+// succeed freezes a log and makes the one that follows it.
+func (s *Service) succeed(ctx context.Context, old *Log, as, reason string) (next *Log, last checkpoint.Checkpoint, err error) {
+	if err := old.freeze(ctx); err != nil {
+		return nil, last, err
+	}
+	if err := old.signToEnd(ctx); err != nil {
+		return nil, last, fmt.Errorf("signing the end of log %s: %w", old.Name, err)
+	}
+	if last, err = old.fenced(ctx); err != nil {
+		return nil, last, err
+	}
+	if next = s.Lookup(ctx, as); next == nil {
+		if next, err = s.createLog(ctx, as, old.Settings()); err != nil {
 			return nil, last, fmt.Errorf("making log %s: %w", as, err)
 		}
 	}
@@ -161,16 +195,11 @@ func (l *Log) signToEnd(ctx context.Context) error {
 
 // start appends the first event, and waits until it is signed.
 func (l *Log) start(ctx context.Context, from started) error {
-	now := l.service.config.Now()
-	text, err := json.Marshal(map[string]any{"id": startedID, "action": startedID, "metadata": from})
-	if err != nil {
-		return err
-	}
-	event, err := ParseEvent(text, ParseOptions{Now: now, System: true})
+	event, err := ownEvent{ID: startedID, Action: startedID, Metadata: from}.event(l.service.config.Now())
 	if err != nil {
 		return fmt.Errorf("the first event of log %s: %w", l.Name, err)
 	}
-	places, err := l.Append(ctx, []*Event{event})
+	places, err := l.appendOwn(ctx, event)
 	if err != nil {
 		return fmt.Errorf("appending the first event of log %s: %w", l.Name, err)
 	}

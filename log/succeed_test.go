@@ -104,7 +104,7 @@ func TestALogWhoseEndIsLostIsFollowed(t *testing.T) {
 	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "rollback") {
 		t.Fatalf("ready after a bad restore: %v", err)
 	}
-	next, c, err := s.Succeed(t.Context(), "default", "default-2", "the disk <died>")
+	next, c, err := s.Succeed(t.Context(), log.ByServer(), "default", "default-2", "the disk <died>")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 	}
 	done := make(chan result)
 	go func() {
-		next, c, err := s.Succeed(context.Background(), "default", "next", "")
+		next, c, err := s.Succeed(context.Background(), log.ByServer(), "default", "next", "")
 		done <- result{next, c, err}
 	}()
 	release()
@@ -163,18 +163,18 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 	}
 
 	// Again, as after a crash half-way; with another name, or another predecessor, it is refused.
-	again, c, err := s.Succeed(t.Context(), "default", "next", "")
+	again, c, err := s.Succeed(t.Context(), log.ByServer(), "default", "next", "")
 	if err != nil || again != r.next || c != r.c || again.Sizes().Size != 1 {
 		t.Errorf("again: %v, %+v, size %d", err, c, again.Sizes().Size)
 	}
-	if _, err := s.CreateLog(t.Context(), "other", log.Settings{Public: true}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{Public: true}); err != nil {
 		t.Fatal(err)
 	}
 	for what, names := range map[string][2]string{
 		"itself": {"default", "default"}, "another's follower": {"other", "next"}, "a log with events": {"other", "default"},
 		"a second log": {"default", "next-too"},
 	} {
-		if _, _, err := s.Succeed(t.Context(), names[0], names[1], ""); !errors.Is(err, log.ErrExists) {
+		if _, _, err := s.Succeed(t.Context(), log.ByServer(), names[0], names[1], ""); !errors.Is(err, log.ErrExists) {
 			t.Errorf("succeeded by %s: %v, want ErrExists", what, err)
 		}
 	}
@@ -182,11 +182,11 @@ func TestALogThatIsIntactIsFollowedFromItsEnd(t *testing.T) {
 		t.Error("something was changed, though the log couldn't be followed")
 	}
 	for _, names := range [][2]string{{"other", "Not A Name"}, {"absent", "new"}} {
-		if _, _, err := s.Succeed(t.Context(), names[0], names[1], ""); err == nil {
+		if _, _, err := s.Succeed(t.Context(), log.ByServer(), names[0], names[1], ""); err == nil {
 			t.Errorf("%s was succeeded by %s", names[0], names[1])
 		}
 	}
-	third, _, err := s.Succeed(t.Context(), "other", "third", "")
+	third, _, err := s.Succeed(t.Context(), log.ByServer(), "other", "third", "")
 	if err != nil || !third.Public() {
 		t.Errorf("succeeding an empty, public log: %v", err)
 	}
@@ -202,7 +202,7 @@ func TestALogWithoutItsFenceIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.open()
-	if _, _, err := s.Succeed(t.Context(), "default", "next", ""); err == nil || !strings.Contains(err.Error(), "the fence has no checkpoint") {
+	if _, _, err := s.Succeed(t.Context(), log.ByServer(), "default", "next", ""); err == nil || !strings.Contains(err.Error(), "the fence has no checkpoint") {
 		t.Errorf("got %v", err)
 	}
 	if s.log().Frozen() || s.Log("next") != nil {
@@ -213,7 +213,7 @@ func TestALogWithoutItsFenceIsNotFollowed(t *testing.T) {
 // Freezing a log is known to every server before its next append, and has no part in what others do.
 func TestAFrozenLogRefusesWhatIsQueued(t *testing.T) {
 	s := newTestService(t)
-	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
+	other, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestOtherServersLearnThatAStoppedLogIsFrozen(t *testing.T) {
 	if err := blind.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "unfenced") {
 		t.Fatalf("ready without a fence: %v", err)
 	}
-	if _, _, err := s.Succeed(t.Context(), "default", "next", ""); err != nil {
+	if _, _, err := s.Succeed(t.Context(), log.ByServer(), "default", "next", ""); err != nil {
 		t.Fatal(err)
 	}
 	blind.until("the log to be known as frozen", blind.log().Frozen)

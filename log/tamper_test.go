@@ -684,7 +684,7 @@ func TestFenceAndSeedBelongToTheStore(t *testing.T) {
 	})
 	t.Run("the fence of another store", func(t *testing.T) {
 		other := newTestService(t)
-		if _, err := other.CreateLog(t.Context(), "other", log.Settings{}); err != nil {
+		if _, err := other.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{}); err != nil {
 			t.Fatal(err)
 		}
 		other.close()
@@ -820,7 +820,7 @@ func TestTamperingWithTheUnsignedTail(t *testing.T) {
 func TestAForkedTailIsNotExtended(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
-	other, err := s.CreateLog(t.Context(), "other", log.Settings{})
+	other, err := s.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

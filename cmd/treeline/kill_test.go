@@ -148,7 +148,8 @@ func TestOpsListener(t *testing.T) {
 	metrics := text("/metrics")
 	for _, want := range []string{
 		`treeline_log_size{log="default"} 600`, `treeline_log_signed_size{log="default"} 600`,
-		`treeline_log_released_size{log="default"} 600`, `treeline_events_appended_total 600`, `treeline_events 600`,
+		`treeline_log_released_size{log="default"} 600`, `treeline_log_size{log="system"} 2`, // the log and the admin's key are made
+		`treeline_events_appended_total 602`, `treeline_events 602`,
 		`treeline_logs 1`, `treeline_logs_stopped 0`, `treeline_unsigned_events 0`, `treeline_queue_events 0`,
 	} {
 		if !strings.Contains(metrics, "\n"+want+"\n") {

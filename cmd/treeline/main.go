@@ -68,6 +68,7 @@ func newRootCmd() *cobra.Command {
 		return withHint(err, "see "+cmd.CommandPath()+" --help")
 	})
 	root.AddCommand(
+		newAccessCmd(),
 		newAppendCmd(),
 		newAuditCmd(),
 		newBenchCmd(),

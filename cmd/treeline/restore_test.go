@@ -212,6 +212,8 @@ func (c *cluster) recover(t *testing.T, f *fleet, vkey, fenced string) {
 	if out := c.command(t, exitDiverged, "fsck"); !strings.Contains(out, "size 600") || !strings.Contains(out, "size 300") {
 		t.Errorf("fsck says\n%s", out)
 	}
+	// The system log first: it was set back, too, if anything was told in it since.
+	c.command(t, exitOK, "log", "succeed", "system", "--as", "system-2")
 	out := c.command(t, exitOK, "log", "succeed", "default", "--as", "default-2", "--reason", "a restore of an old backup")
 	if !strings.Contains(out, fmt.Sprintf("  size   %d\n  root   %v\n", last.Size, last.Root)) {
 		t.Errorf("it follows another checkpoint than size %d, root %v:\n%s", last.Size, last.Root, out)

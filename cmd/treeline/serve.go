@@ -241,18 +241,18 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
-		MLDSA: o.mldsa, Hub: o.hub, HubPublic: o.hubPublic,
+		MLDSA: o.mldsa, System: true, Hub: o.hub, HubPublic: o.hubPublic,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if len(r.service.Tenants()) == 0 {
-		if _, err := r.service.CreateLog(ctx, api.DefaultLog, log.Settings{}); err != nil && !errors.Is(err, log.ErrExists) {
+		if _, err := r.service.CreateLog(ctx, log.ByServer(), api.DefaultLog, log.Settings{}); err != nil && !errors.Is(err, log.ErrExists) {
 			return nil, fmt.Errorf("making the log %q: %w", api.DefaultLog, err)
 		}
 	}
-	if r.keyFile, err = o.ensureAdminKey(ctx, r.store); err != nil {
+	if r.keyFile, err = o.ensureAdminKey(ctx, r.service); err != nil {
 		return nil, err
 	}
 	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list, Rates: o.rates, Proxies: o.proxies}
@@ -351,9 +351,9 @@ func (o storeOptions) openSeed(ctx context.Context, store log.Store) (checkpoint
 
 // ensureAdminKey makes an admin key if there is none that is good, and returns the file that it is written to. The file is
 // written first: a key that is in the store but in nobody's hands would keep the next start from making another.
-func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (string, error) {
+func (o serveOptions) ensureAdminKey(ctx context.Context, service *log.Service) (string, error) {
 	path := filepath.Join(o.dataDir, "admin.key")
-	keys, err := store.Keys(ctx)
+	keys, err := service.Keys(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -377,7 +377,7 @@ func (o serveOptions) ensureAdminKey(ctx context.Context, store log.Store) (stri
 	if err := f.Sync(); err != nil {
 		return "", fmt.Errorf("writing the admin key: %w", err)
 	}
-	return path, store.CreateKey(ctx, key)
+	return path, service.AddKey(ctx, log.ByServer(), key)
 }
 
 // greet prints where the server is, and a call that works when pasted. Without a listener for operators ops is nil.

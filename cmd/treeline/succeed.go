@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -65,16 +66,20 @@ func succeed(ctx context.Context, w io.Writer, o storeOptions, name, as, reason 
 	defer fence.Close()
 	service, err := log.Open(ctx, log.Config{
 		Store: store, Seed: seed, Fence: fence, Prefix: prefix, Interval: 100 * time.Millisecond,
-		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Shared: o.onPostgres(),
+		Logger: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Shared: o.onPostgres(), System: true,
 	})
 	if err != nil {
 		return err
 	}
 	defer service.Close()
-	next, last, err := service.Succeed(ctx, name, as, reason)
+	next, last, err := service.Succeed(ctx, log.ByCommand("treeline log succeed", userName()), name, as, reason)
 	var conflict *log.ConflictError
 	if errors.As(err, &conflict) {
 		return withHint(err, "give the same --reason as the first time")
+	}
+	if errors.Is(err, log.ErrUnrecorded) {
+		return withHint(err, "let another system log follow first: treeline log succeed system --as system-2; or, if that one can't go on, "+
+			"system-3 after it, and so on")
 	}
 	if err != nil {
 		return err
@@ -88,6 +93,15 @@ Verifier key of log %s:
   %s
 `, name, as, name, last.Origin, last.Size, last.Root, as, next.VKeys[0])
 	return nil
+}
+
+// userName returns the name of the user of the system who runs the command, "" if it has none.
+func userName() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // prefixOf returns what the origin of a log begins with, for the log that follows it.

@@ -43,7 +43,7 @@ func serve(t *testing.T, direct string, o postgres.Options) *service {
 	}
 	s := &service{t: t, fence: fence, direct: direct}
 	s.open(o)
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	return s

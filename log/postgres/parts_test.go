@@ -165,7 +165,7 @@ func TestAStaleServerWritesToAClosedPart(t *testing.T) {
 	stale := serve(t, url, postgres.Options{URL: url, PartRows: 1000})
 	fresh := &service{t: t, fence: stale.fence, direct: url}
 	fresh.open(postgres.Options{URL: url, PartRows: 4})
-	if _, err := fresh.CreateLog(t.Context(), "other", log.Settings{}); err != nil {
+	if _, err := fresh.CreateLog(t.Context(), log.ByServer(), "other", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	var ids []string

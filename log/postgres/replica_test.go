@@ -65,7 +65,7 @@ func TestAStandbyIsReadWhereItHasComeFarEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer service.Close()
-	l, err := service.CreateLog(t.Context(), "default", log.Settings{})
+	l, err := service.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

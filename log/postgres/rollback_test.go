@@ -29,7 +29,7 @@ func TestADeadlockIsNobodysLoss(t *testing.T) {
 	url := migrated(t)
 	svc := serve(t, url, postgres.Options{URL: url + "&deadlock_timeout=1s"}) // looked for once, when the rival waits, too
 	for _, name := range []string{"second", "third", "fourth", "fifth"} {     // of two lanes, those with odd numbers are in one
-		if _, err := svc.CreateLog(t.Context(), name, log.Settings{}); err != nil {
+		if _, err := svc.CreateLog(t.Context(), log.ByServer(), name, log.Settings{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,10 +131,10 @@ func TestTheIsolationIsTheProgramsOwn(t *testing.T) {
 				}
 				ids[i] = append(ids[i], id)
 				if n%10 == 0 {
-					if _, err := svc.CreateLog(t.Context(), fmt.Sprintf("log-%d-%d", i, n), log.Settings{}); err != nil {
+					if _, err := svc.CreateLog(t.Context(), log.ByServer(), fmt.Sprintf("log-%d-%d", i, n), log.Settings{}); err != nil {
 						t.Errorf("log %d-%d: %v", i, n, err)
 					}
-					if _, _, err := svc.CreateKey(t.Context(), log.Key{Role: log.RoleReader, Name: id}); err != nil {
+					if _, _, err := svc.CreateKey(t.Context(), log.ByServer(), log.Key{Role: log.RoleReader, Name: id}); err != nil {
 						t.Errorf("key %s: %v", id, err)
 					}
 				}
