@@ -361,7 +361,7 @@ func (l *Log) Outvoted(ctx context.Context, claims map[string]uint64) error {
 // Accepted returns the size up to which an operator has let claims of witnesses pass.
 func (l *Log) Accepted() uint64 { return l.accepted.Load() }
 
-// heed returns why the log is stopped by what is kept of its witnesses, or nil.
+// heed returns why the log is stopped by what is kept of its witnesses, what is proven before what is claimed, or nil.
 func (l *Log) heed(ctx context.Context) error {
 	all, err := l.service.store.Evidence(ctx, l.ID)
 	if err != nil {
@@ -372,12 +372,16 @@ func (l *Log) heed(ctx context.Context) error {
 			l.accepted.Store(e.Size)
 		}
 	}
+	var claimed error
 	for _, e := range all {
-		if e.Kind == EvidenceContradiction || e.Kind == EvidenceClaim && e.Size > l.accepted.Load() {
+		switch {
+		case e.Kind == EvidenceContradiction:
 			return e.reason()
+		case e.Kind == EvidenceClaim && e.Size > l.accepted.Load() && claimed == nil:
+			claimed = e.reason()
 		}
 	}
-	return nil
+	return claimed
 }
 
 // checkAccepted refuses to accept claims about logs that no witness is asked about: whoever mistyped a name would look for another

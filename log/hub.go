@@ -167,8 +167,20 @@ func (l *Log) compare(ctx context.Context, index uint64, e checkpoint.HubEntry) 
 }
 
 // errHeld means that no log is signed since the hub isn't.
-var errHeld = errors.New("no log is signed before the hub may be, appends are taken; the hub's witnesses say that it had more, or it is " +
-	"stopped, so that they can't be asked")
+var errHeld = errors.New("no log is signed before the hub may be; the hub's witnesses say that it had more, or it is stopped, so that they " +
+	"can't be asked")
+
+// setBack returns why nothing is appended to any log, or nil: a witness has shown another history of the hub, so the store, with all logs
+// in it, isn't the one to go on with. What is only claimed keeps logs from being signed, since it may be a lie, and from nothing else.
+func (s *Service) setBack() error {
+	if s.hub == nil {
+		return nil
+	}
+	if err := s.hub.log.Stopped(); errors.Is(err, ErrContradicted) {
+		return err
+	}
+	return nil
+}
 
 // ready returns errHeld if logs wait to be signed for more than the moment in which witnesses are asked at start.
 func (h *hub) ready() error {

@@ -76,25 +76,35 @@ func TestLogsWaitForTheHubsWitnesses(t *testing.T) {
 	s.checkHub()
 }
 
+// contradictHub has a witness show a checkpoint under the hub's key that isn't in its history.
+func (s *testService) contradictHub() {
+	s.t.Helper()
+	hub := s.Log(log.HubName)
+	signer, _, err := testSeed.Ed25519(hub.Origin, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	shown, err := checkpoint.Sign(checkpoint.Checkpoint{Origin: hub.Origin, Size: 7, Root: merkle.Hash{1}}, signer)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if contradicts, err := hub.Examine(s.t.Context(), "witness.example/w1+00000000", shown); err != nil || !contradicts {
+		s.t.Fatalf("examined: got %t, %v", contradicts, err)
+	}
+}
+
 func TestNoLogIsSignedWhileWitnessesContradictTheHub(t *testing.T) {
 	s, w := newHubService(t)
 	s.grow("default", 1)
 	s.witnessHub(w)
+	s.contradictHub()
 	hub := s.Log(log.HubName)
-	signer, _, err := testSeed.Ed25519(hub.Origin, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown, err := checkpoint.Sign(checkpoint.Checkpoint{Origin: hub.Origin, Size: 7, Root: merkle.Hash{1}}, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if contradicts, err := hub.Examine(t.Context(), "witness.example/w1+00000000", shown); err != nil || !contradicts {
-		t.Fatalf("examined: got %t, %v", contradicts, err)
-	}
 	check := func() {
 		t.Helper()
-		s.unsigned("default")
+		// What would be appended to a store that is to be replaced would be lost with it.
+		if _, err := s.log().Append(t.Context(), []*log.Event{event(t, "", "x")}); !errors.Is(err, log.ErrStopped) || !errors.Is(err, log.ErrContradicted) {
+			t.Errorf("appending: got %v, want ErrStopped for ErrContradicted", err)
+		}
 		if s.log().Stopped() != nil || !errors.Is(hub.Stopped(), log.ErrContradicted) {
 			t.Errorf("stopped: got %v for the log and %v for the hub, want it for the hub alone", s.log().Stopped(), hub.Stopped())
 		}
@@ -117,6 +127,7 @@ func TestNoLogIsSignedWhileWitnessesContradictTheHub(t *testing.T) {
 	s.close()
 	s.hub, s.policy = false, nil // who gives up the hub, and its witnesses, goes on
 	s.open()
+	s.grow("default", 1)
 	s.signed()
 }
 
@@ -132,6 +143,25 @@ func TestLogsGoOnWhenWhatAQuorumClaimsOfTheHubIsAccepted(t *testing.T) {
 	s.accept = map[string]uint64{log.HubName: 9}
 	s.open()
 	s.signed()
+}
+
+// Witnesses that only claim more of the hub, as many as they are, keep nobody from appending. One that can show it does, also after them.
+func TestAClaimAboutTheHubKeepsNobodyFromAppending(t *testing.T) {
+	s, w := newHubService(t)
+	s.grow("default", 1)
+	s.witnessHub(w)
+	if err := s.Log(log.HubName).Outvoted(t.Context(), map[string]uint64{"witness.example/w1+00000000": 9}); err != nil {
+		t.Fatal(err)
+	}
+	s.unsigned("default")
+	s.contradictHub()
+	for range 2 { // the second time after a restart
+		if _, err := s.log().Append(t.Context(), []*log.Event{event(t, "", "x")}); !errors.Is(err, log.ErrContradicted) {
+			t.Errorf("appending after a proof: got %v, want ErrContradicted", err)
+		}
+		s.close()
+		s.open()
+	}
 }
 
 // What one server finds, the others heed before they sign.
@@ -150,7 +180,10 @@ func TestServersShareWhatWitnessesSayOfTheHub(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	peer.unsigned("default")
+	peer.until("it to heed that", func() bool { return peer.Log(log.HubName).Stopped() != nil })
+	if _, err := peer.log().Append(t.Context(), []*log.Event{event(t, "", "x")}); !errors.Is(err, log.ErrStopped) {
+		t.Errorf("appending: got %v, want ErrStopped", err)
+	}
 	if !errors.Is(peer.Log(log.HubName).Stopped(), log.ErrContradicted) {
 		t.Errorf("the hub: got %v, want ErrContradicted", peer.Log(log.HubName).Stopped())
 	}

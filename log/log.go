@@ -83,6 +83,8 @@ func (l *Log) append(ctx context.Context, events []*Event) ([]Place, error) {
 		return nil, ErrFrozen
 	case stopped != nil:
 		return nil, fmt.Errorf("%w: %w", ErrStopped, stopped)
+	case l.service.setBack() != nil:
+		return nil, fmt.Errorf("%w with the hub: %w", ErrStopped, l.service.setBack())
 	case note == nil:
 		return nil, ErrNotReady
 	}

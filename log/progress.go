@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -221,10 +222,10 @@ func (p *progress) failing() (since time.Time, err error) {
 	return p.since, p.failure
 }
 
-// stop notes that the log is stopped; the first reason stays.
+// stop notes that the log is stopped; the first reason stays, but for a claim, when it is proven.
 func (p *progress) stop(reason error) {
 	p.change(func() {
-		if p.stopped == nil {
+		if p.stopped == nil || errors.Is(p.stopped, errOutvoted) && errors.Is(reason, ErrContradicted) {
 			p.stopped = reason
 		}
 	})

@@ -401,7 +401,11 @@ func (l *Log) stop(reason error) {
 	l.service.logger.Error("LOG STOPPED: its store contradicts itself or what was signed; nothing is signed or appended until "+
 		"this is resolved, reads go on", "log", l.Name, "error", reason)
 	if l.IsHub() && l.service.config.Hub && l.holding() != nil {
-		l.service.logger.Error("SIGNING WAITS: no log is signed while the hub is stopped; appends are taken")
+		appends := "appends are taken"
+		if errors.Is(reason, ErrContradicted) {
+			appends = "and nothing is appended, since this isn't the newest store"
+		}
+		l.service.logger.Error("SIGNING WAITS: no log is signed while the hub is stopped; " + appends)
 	}
 }
 
