@@ -57,31 +57,60 @@ func (f *follower) hubWitnessed(r *LogReport) (size uint64) {
 	return size
 }
 
+// absence returns why a hub couldn't be read in a round, by the reports on all its URLs; nil if it was.
+func absence(found []*LogReport) (away *Problem) {
+	for _, r := range found {
+		if r.taken {
+			return nil
+		}
+		for _, p := range r.Problems {
+			if p.Verdict == Failed {
+				away = p
+			}
+		}
+	}
+	return away
+}
+
 // uncovered reports whether the policy is met neither by cosignatures of what the log shows nor through the newest entries of hubs.
 func (f *follower) uncovered(r *LogReport) bool {
 	return len(r.lacks) > 0 && (!f.inHub() || f.hubWitnessed(r) < r.Served)
 }
 
-// conclude says whether the policy is met.
+// conclude says whether the policy is met. Where that is up to a hub that couldn't be read in this round, nobody knows.
 func (f *follower) conclude(ctx context.Context, r *LogReport) {
 	if len(r.lacks) == 0 {
 		return
 	}
 	covered := !f.uncovered(r)
+	var away *Problem
 	for _, hub := range f.m.hubs() {
+		if f.kind == Chained && hub.away != nil {
+			away = hub.away
+		}
 		for _, id := range f.ids {
 			if covered || f.kind != Chained || hub.state.logs[id].size <= r.Served {
 				continue
 			}
 			var err error
 			if covered, err = hub.had(ctx, id, r); err != nil {
-				r.add(asProblem(err))
+				if p := asProblem(err); p.Verdict == Failed {
+					away = p
+				} else {
+					r.add(p)
+				}
 			}
 		}
 	}
 	if covered {
 		met := true
 		r.Quorum, r.ByHub = &met, true
+		return
+	}
+	if away != nil { // it might show what is lacking
+		r.Quorum = nil
+		r.add(problem(Failed, KindUnreachable, "whether the quorum is met for the checkpoint of size %d can't be told while a hub is away: %s",
+			r.Served, away.Detail))
 		return
 	}
 	instead := ""

@@ -163,3 +163,55 @@ func TestAHubThatIsNotWitnessedCoversNothing(t *testing.T) {
 	c.shows(log, 64)
 	c.says(Verified)
 }
+
+// While a hub can't be read nobody can say whether the policy is met, which is something else than that it isn't.
+func TestALogCannotBeJudgedWhileItsHubIsAway(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	for _, away := range []string{"checkpoint", "growth/", "tile/entries/"} {
+		for _, known := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, known %t", away, known), func(t *testing.T) {
+				c := newCovered(t)
+				c.hub.take(log, 10)
+				c.shows(log, 10)
+				if known {
+					c.says(Verified)
+				}
+				c.hub.take(log, 64)
+				c.shows(log, 64)
+				c.hub.log.fail(func(path string) bool { return strings.HasPrefix(path, away) })
+				r := c.look()
+				l := r.Logs[0]
+				if l.Verdict != Failed || l.Quorum != nil || len(l.Problems) != 1 || l.Problems[0].Kind != KindUnreachable ||
+					!strings.Contains(l.Problems[0].Detail, "503") || r.Verdict != Failed {
+					t.Errorf("the log: got %v, quorum %v, %+v, want it FAILED, by the hub's answer", l.Verdict, l.Quorum, l.Problems)
+				}
+				c.hub.log.fail(nil)
+				c.says(Verified)
+			})
+		}
+	}
+}
+
+// The same holds for what has to be read of a hub that was read, to see if it once had what a log shows. But a hub that is there at one
+// of its URLs is there.
+func TestALogIsJudgedByAHubThatIsThere(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	c := newCovered(t)
+	c.hub.take(log, 10)
+	c.hub.take(log, 64)
+	c.shows(log, 10)
+	c.says(Verified)
+	c.hub.log.fail(func(path string) bool { return strings.HasPrefix(path, "tile/") })
+	if l := c.look().Logs[0]; l.Verdict != Failed || l.Quorum != nil {
+		t.Errorf("an older entry that can't be read: got %v, quorum %v, want FAILED and unknown", l.Verdict, l.Quorum)
+	}
+	c.hub.log.fail(nil)
+
+	away := newFakeLog(t)
+	away.fail(func(string) bool { return true })
+	c.c.Targets = append(c.c.Targets, Target{URL: away.url(), Origin: hubOrigin})
+	c.shows(log, 65)
+	if l := c.look().Logs[0]; l.Verdict != Unverified || l.Quorum == nil || *l.Quorum {
+		t.Errorf("what the hub never had: got %v, quorum %v, want NOT_VERIFIABLE and unmet", l.Verdict, l.Quorum)
+	}
+}

@@ -29,6 +29,7 @@ type follower struct {
 	compared  map[string]checkpoint.Checkpoint // by witness: the last one that was found to be in the log's tree
 
 	vouched uint64     // of a hub: for how many of its entries the policy was met
+	away    *Problem   // of a hub: why it couldn't be read in this round; nil: it was
 	report  *LogReport // of the round
 }
 
@@ -41,8 +42,11 @@ func (f *follower) check(ctx context.Context, s *server) *LogReport {
 		f.judge(x)
 		if err := f.take(ctx, s, x); err != nil {
 			f.report.add(asProblem(err))
-		} else if met := f.report.Quorum; met != nil && *met && x.cp.Size <= f.state.cp.Size {
-			f.vouched = max(f.vouched, x.cp.Size)
+		} else {
+			f.report.taken = true
+			if met := f.report.Quorum; met != nil && *met && x.cp.Size <= f.state.cp.Size {
+				f.vouched = max(f.vouched, x.cp.Size)
+			}
 		}
 	} else if p := asProblem(err); p.Kind == KindMissing { // it is the checkpoint itself that isn't there
 		f.report.add(problem(Failed, KindUnreachable, "%v: no such log, or it is private and needs a key", err))

@@ -140,6 +140,7 @@ type fakeLog struct {
 	note     []byte
 	growth   map[int]string                        // of a hub: answers by index
 	tamper   func(path string, data []byte) []byte // nil: the answer is 404
+	fails    func(path string) bool                // whether the answer is 503
 	requests []*http.Request
 }
 
@@ -167,6 +168,13 @@ func (f *fakeLog) spoil(tamper func(path string, data []byte) []byte) {
 	f.tamper = tamper
 }
 
+// fail has what is asked at some paths answered 503 from now on; nil for no longer.
+func (f *fakeLog) fail(fails func(path string) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fails = fails
+}
+
 // proves sets what is answered about the growth to an entry; "" for nothing.
 func (f *fakeLog) proves(index int, answer string) {
 	f.mu.Lock()
@@ -179,6 +187,10 @@ func (f *fakeLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, r)
 	path := strings.TrimPrefix(r.URL.Path, "/logs/acme/")
+	if f.fails != nil && f.fails(path) {
+		http.Error(w, "store_unavailable", http.StatusServiceUnavailable)
+		return
+	}
 	data := f.answer(path)
 	if data != nil && f.tamper != nil {
 		data = f.tamper(path, data)

@@ -179,6 +179,9 @@ func (m *Monitor) check(ctx context.Context, found [][]*LogReport, hubs bool) {
 				}
 				found[i] = append(found[i], r)
 			}
+			if hubs {
+				l.away = absence(found[i])
+			}
 			return nil
 		})
 	}

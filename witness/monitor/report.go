@@ -128,13 +128,14 @@ type LogReport struct {
 	Size         uint64          `json:"size"`                    // of the largest checkpoint that was ever verified
 	Root         string          `json:"root,omitempty"`          // of that
 	Read         uint64          `json:"read"`                    // entries read and hashed in this round
-	Quorum       *bool           `json:"quorum,omitempty"`        // whether the served checkpoint meets the policy; null without one
+	Quorum       *bool           `json:"quorum,omitempty"`        // whether the served checkpoint meets the policy; null without one, or if a hub that may tell is away
 	ByHub        bool            `json:"by_hub,omitempty"`        // it does so as a hub has it, for which the policy is met
 	Missing      []string        `json:"missing,omitempty"`       // witnesses of the policy that haven't cosigned it
 	Witnesses    []WitnessReport `json:"witnesses,omitempty"`
 	Problems     []*Problem      `json:"problems,omitempty"`
 
 	fetched bool                  // a checkpoint was served and verified
+	taken   bool                  // and all that it implies was read
 	served  checkpoint.Checkpoint // that one
 	lacks   []checkpoint.Witness  // who would meet the policy, if cosignatures of it don't
 	hubSays []hubSays
