@@ -206,12 +206,17 @@ func (k *Cosignature) verifies(c checkpoint.Checkpoint, v note.Verifier) bool {
 	return err == nil && v.Verify([]byte(c.Text()), raw[4:])
 }
 
-// learnWitnessed finds the newest checkpoint in the store that meets the policy, and releases it: at start, and where another server
+// learnWitnessed learns what is witnessed of a log whose checkpoints are brought to witnesses: at start, and where another server
 // collects cosignatures.
 func (l *Log) learnWitnessed(ctx context.Context) error {
 	if !l.service.feeds(l.Info) {
 		return nil
 	}
+	return l.findWitnessed(ctx)
+}
+
+// findWitnessed finds the newest checkpoint in the store that meets the policy by its own cosignatures, and releases it.
+func (l *Log) findWitnessed(ctx context.Context) error {
 	signed, msg := l.Signed()
 	released, before := l.progress.witnessed()
 	if msg == nil || before != nil && released.Size >= signed.Size {

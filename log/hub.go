@@ -81,10 +81,40 @@ func (s *Service) openHub(ctx context.Context) error {
 			return fmt.Errorf("comparing the logs with what the hub has of them: %w", err)
 		}
 	}
+	// Witnesses may have cosigned the logs themselves while no hub was kept. What is public by that stays so.
+	for _, l := range s.Tenants() {
+		if s.config.Policy == nil || l.diverged() {
+			continue
+		}
+		if err := l.findWitnessed(ctx); errors.Is(err, ErrDamaged) {
+			s.fail(l, err)
+		} else if err != nil {
+			return fmt.Errorf("log %s: %w", l.Name, err)
+		}
+	}
 	if err := s.hub.carry(ctx); err != nil {
 		s.hub.failed("carry", err)
 	}
 	return nil
+}
+
+// recallHub lets the logs of a service that keeps no hub any more know what witnesses had cosigned of the one it kept, so that what is
+// public by that stays so until they have cosigned the logs themselves.
+func (s *Service) recallHub(ctx context.Context) error {
+	l := s.Log(HubName)
+	if l == nil || s.config.Policy == nil {
+		return nil
+	}
+	h := &hub{service: s, log: l}
+	err := l.findWitnessed(ctx)
+	if err == nil {
+		err = h.carry(ctx)
+	}
+	if errors.Is(err, ErrDamaged) { // which is the hub's own trouble
+		s.fail(l, err)
+		return nil
+	}
+	return err
 }
 
 // compare stops the logs that are not what the hub says that they have signed: less of them is there, as in an old copy, or

@@ -287,6 +287,47 @@ func TestAHubIsSwitchedOffAndOn(t *testing.T) {
 	s.checkHub()
 }
 
+// What was public stays so, whether witnesses had cosigned the log or the hub above it, when a server that has witnesses is started with
+// a hub, and without.
+func TestSwitchingTheHubTakesNoCheckpointBack(t *testing.T) {
+	s, w := newHubService(t)
+	public := func(size uint64, signatures int) {
+		t.Helper()
+		c, msg := s.log().Released()
+		_, sigs, err := checkpoint.ParseNote(msg)
+		if sizes := s.log().Sizes(); err != nil || c.Size != size || sizes.Released != size || sizes.Witnessed != size || len(sigs) != signatures {
+			t.Errorf("public: got size %d with %d signatures of %+v, %v, want %d with %d", c.Size, len(sigs), sizes, err, size, signatures)
+		}
+	}
+	s.grow("default", 2)
+	s.witnessHub(w)
+	s.grow("default", 1) // which is in the hub, and no witness has seen it
+	s.untilInHub()
+	public(2, 1)
+
+	s.close()
+	s.hub = false
+	s.open()
+	public(2, 1)
+	s.log().Asked(nil)
+	s.grow("default", 2)
+	s.signed()
+	w.cosign(s.log(), 5)
+	public(5, 2)
+
+	s.close()
+	s.hub, s.unasked = true, true
+	s.open()
+	public(5, 2)
+	s.Log(log.HubName).Asked(nil)
+	s.witnessHub(w) // at the same size
+	public(5, 2)
+	s.grow("default", 1)
+	s.witnessHub(w)
+	public(6, 1)
+	s.checkHub()
+}
+
 // The hub is no log of events, whatever it is asked for as one.
 func TestTheHubHoldsNoEvents(t *testing.T) {
 	s, w := newHubService(t)

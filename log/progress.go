@@ -172,10 +172,11 @@ func (p *progress) gate() {
 }
 
 // release notes a signed checkpoint that the public may see, with the cosignatures for which it may, if it isn't older than
-// the one before. It may be called again with one that has more of them.
+// the one before. It may be called again with one that has more of them; one that has less, as it is the hub that is cosigned, changes
+// nothing.
 func (p *progress) release(c checkpoint.Checkpoint, note []byte) {
 	p.change(func() {
-		if p.public.note != nil && c.Size < p.public.Size {
+		if p.public.note != nil && (c.Size < p.public.Size || c.Size == p.public.Size && len(note) < len(p.public.note)) {
 			return
 		}
 		p.public = public{c, note}

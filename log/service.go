@@ -160,6 +160,8 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		if err := s.openHub(ctx); err != nil {
 			return nil, err
 		}
+	} else if err := s.recallHub(ctx); err != nil {
+		return nil, fmt.Errorf("taking up what the hub had of the logs: %w", err)
 	}
 	s.sequencer = newSequencer(c, s.metrics)
 	s.follower = newFollower(s)
