@@ -75,6 +75,9 @@ func (s *Server) getGrowth(w http.ResponseWriter, r *http.Request, l *log.Log) e
 		return notFound("entry of a hub")
 	}
 	x, err := l.Extension(r.Context(), index)
+	if errors.Is(err, log.ErrNoProof) { // which isn't the server's failure, and yet for its operator to know
+		s.logger.Error("a log in the hub can't be shown to have only grown", "entry", index, "error", err)
+	}
 	if errors.Is(err, log.ErrNotFound) {
 		return notFound("entry of a hub")
 	}

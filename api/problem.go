@@ -97,6 +97,8 @@ func asProblem(err error) *problem {
 			"the system log can't be appended to, and what isn't recorded isn't done; try again later")
 	case errors.Is(err, log.ErrSystem):
 		return newProblem(http.StatusForbidden, "system_log", "%v: nobody else appends to it, sets it up or ends it", log.ErrSystem)
+	case errors.Is(err, log.ErrNoProof):
+		return newProblem(http.StatusNotFound, "no_proof", "there is no proof that the log which this entry is about only grew")
 	case errors.Is(err, log.ErrHub):
 		return newProblem(http.StatusBadRequest, "hub_log", "%v; see /v1/checkpoint, /v1/proofs/… and /logs/hub/…", err)
 	case errors.Is(err, log.ErrNotFound):

@@ -36,3 +36,12 @@ func TestAStoreThatCantBeReachedIsUnavailable(t *testing.T) {
 		t.Errorf("a damaged store: got %d %s, want 500", p.Status, p.Code)
 	}
 }
+
+// A hub's monitors take what isn't there for an alarm, and a server that fails for one that may be asked again. That a log was forked or
+// set back since the hub has it doesn't pass.
+func TestAGrowthWithoutProofIsNotFound(t *testing.T) {
+	p := asProblem(fmt.Errorf("log acme, from size 3 to 5: %w", log.ErrNoProof))
+	if p.Status != http.StatusNotFound || p.Code != "no_proof" {
+		t.Errorf("got %d %s, want 404 no_proof", p.Status, p.Code)
+	}
+}

@@ -30,6 +30,9 @@ var (
 	ErrHub = errors.New("the hub holds the checkpoints of other logs, and no events")
 	// ErrNoHub means that the service keeps no hub.
 	ErrNoHub = errors.New("this server keeps no hub")
+	// ErrNoProof means that the store doesn't have what would show that a log in the hub only grew: it was set back, forked or damaged
+	// since the hub has it.
+	ErrNoProof = errors.New("the store doesn't show that the log only grew")
 	// ErrNotInHub means that an event is not under a witnessed checkpoint of the hub yet.
 	ErrNotInHub = errors.New("not under a witnessed checkpoint of the hub yet")
 )
@@ -569,7 +572,7 @@ func (x Extension) Text() []byte {
 }
 
 // Extension returns how the tree of the hub's entry at index extends the one before it, from size 0 if there is none. The proof has
-// been verified. What isn't released is ErrNotFound.
+// been verified. What isn't released is ErrNotFound, and what can't be shown is ErrNoProof.
 func (l *Log) Extension(ctx context.Context, index uint64) (x Extension, err error) {
 	if !l.IsHub() {
 		return x, ErrNotFound
@@ -603,12 +606,14 @@ func (l *Log) Extension(ctx context.Context, index uint64) (x Extension, err err
 		return x, fmt.Errorf("entry %d of the hub isn't the one before entry %d of the same log: %w", g.Index, index, ErrDamaged)
 	}
 	hashes, err := merkle.ConsistencyProof(ctx, before.Size, e.Size, of.proven())
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+		return x, fmt.Errorf("log %s, from size %d to %d: %w: %v", of.Name, before.Size, e.Size, ErrNoProof, err)
+	}
 	if err != nil {
 		return x, err
 	}
 	if err := merkle.VerifyConsistency(before.Size, e.Size, hashes, before.Root, e.Root); err != nil {
-		return x, fmt.Errorf("log %s: size %d doesn't extend size %d, which is in the hub before it: %v: %w",
-			of.Name, e.Size, before.Size, err, ErrDamaged)
+		return x, fmt.Errorf("log %s, from size %d to %d: %w: %v", of.Name, before.Size, e.Size, ErrNoProof, err)
 	}
 	return Extension{Previous: g.Index, Hashes: hashes}, nil
 }

@@ -275,6 +275,10 @@ func TestALogThatIsNotWhatTheHubSaysIsNotSigned(t *testing.T) {
 			if sizes := s.log().Sizes(); c.before >= 2 && sizes.Released != 0 {
 				t.Errorf("what is released of two histories: got %+v, want nothing", sizes)
 			}
+			// What the hub has of it can't be shown any more, which is for its monitors to see.
+			if _, err := s.Log(log.HubName).Extension(t.Context(), 2); !errors.Is(err, log.ErrNoProof) {
+				t.Errorf("the growth from 3 to 5: got %v, want ErrNoProof", err)
+			}
 			s.grow("neighbour", 1) // which goes on, and the hub with it
 			s.until("the neighbour to be in the hub", func() bool { return s.Log(log.HubName).Sizes().Signed == hubSize+1 })
 			if e := s.hubEntries(hubSize + 1)[hubSize]; e.LogID != checkpoint.LogID(s.Log("neighbour").VKeys[0]) {
