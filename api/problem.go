@@ -115,6 +115,8 @@ func asProblem(err error) *problem {
 		return newProblem(http.StatusConflict, "exists", "the name is taken; names are never reused")
 	case errors.Is(err, log.ErrLogOverloaded):
 		return newProblem(http.StatusTooManyRequests, "log_overloaded", "%v; send it again later", err)
+	case errors.Is(err, log.ErrRechecking):
+		return newProblem(http.StatusTooManyRequests, "verifying", "%v, and one at a time is; ask again when that has ended", err)
 	case errors.Is(err, log.ErrIndexLag):
 		return newProblem(http.StatusTooManyRequests, "index_lag", "%v; nothing was stored, send it again later", err)
 	case errors.Is(err, log.ErrOverloaded):
@@ -145,8 +147,8 @@ func asProblem(err error) *problem {
 		"the server failed; its log has more under this request_id. If this was an append, send it again with the same ids")
 }
 
-// writeError answers with a problem, and logs what the operator has to know.
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+// explain returns the problem that an error of a request is, and logs what the operator has to know.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request, err error) *problem {
 	p := *asProblem(err)
 	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
 	if p.Status == 499 {
@@ -156,6 +158,12 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status >= 500 {
 		s.logger.Error("request failed", "request_id", p.RequestID, "method", r.Method, "path", r.URL.Path, "code", p.Code, "error", err)
 	}
+	return &p
+}
+
+// writeError answers with a problem.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	p := s.explain(w, r, err)
 	h := w.Header()
 	switch p.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

@@ -186,6 +186,14 @@ type witness struct {
 	At   string `json:"at"`
 }
 
+func viewCosigners(all []log.Cosigner) []witness {
+	out := []witness{}
+	for _, by := range all {
+		out = append(out, witness{by.Name, by.Key, string(log.AppendTime(nil, time.Unix(by.At, 0).UnixMicro()))})
+	}
+	return out
+}
+
 // evidence is what is kept of a contradiction between a log and its witnesses.
 type evidence struct {
 	Kind    string `json:"kind"`
@@ -232,12 +240,8 @@ func (s *Server) getCheckpoint(w http.ResponseWriter, r *http.Request, l *log.Lo
 		return err
 	}
 	head := signedHead{
-		Log: l.Name, Origin: l.Origin, VKeys: l.VKeys, Checkpoint: string(note), Sizes: sizesOf(l), Witnesses: []witness{},
+		Log: l.Name, Origin: l.Origin, VKeys: l.VKeys, Checkpoint: string(note), Sizes: sizesOf(l), Witnesses: viewCosigners(cosigners),
 		Release: l.Release(),
-	}
-	for _, by := range cosigners {
-		at := string(log.AppendTime(nil, time.Unix(by.At, 0).UnixMicro()))
-		head.Witnesses = append(head.Witnesses, witness{by.Name, by.Key, at})
 	}
 	if l.Stopped() != nil {
 		all, err := l.Evidence(r.Context())

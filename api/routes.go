@@ -25,6 +25,7 @@ func (s *Server) routes() {
 	s.onLog("GET /v1/proofs/consistency", toProve, log.ReadProof, s.getConsistency, "from", "to")
 	s.onLog("GET /v1/checkpoint", toRead, log.ReadCheckpoint, s.getCheckpoint, "size")
 	s.onLog("GET /v1/access", toAudit, log.ReadAccess, s.getAccess, "from", "to", "actor_id", "action", "limit", "cursor")
+	s.onLog("GET /v1/verify", toAudit, log.ReadVerify, ofEvents(s.getVerify), "from", "to")
 
 	s.onServer("POST /v1/logs", toAdminister, itself, s.postLog)
 	s.onServer("GET /v1/logs", toManage, log.ReadLogs, s.listLogs)

@@ -541,10 +541,11 @@ func (c *copier) copyCheckpoints(ctx context.Context, id ID) error {
 		all = all[:0]
 		return err
 	}
-	err = c.from.Checkpoints(ctx, id, func(s Signed) error {
-		if !none && s.Size <= newest.Size {
-			return nil
-		}
+	from := newest.Size + 1
+	if none {
+		from = 0
+	}
+	err = c.from.Checkpoints(ctx, id, from, func(s Signed) error {
 		all = append(all, Signed{s.Size, bytes.Clone(s.Note)})
 		if len(all) < copyCheckpoints {
 			return nil
@@ -636,7 +637,7 @@ func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, con
 		var sums [2][]byte
 		for i, store := range []Reader{c.from, c.to} {
 			sum := sha256.New()
-			err := store.Checkpoints(ctx, info.ID, func(s Signed) error {
+			err := store.Checkpoints(ctx, info.ID, 0, func(s Signed) error {
 				addFields(sum, s.Size, s.Note)
 				return nil
 			})

@@ -212,7 +212,7 @@ func dump(t *testing.T, s log.Reader) []string {
 		check(err)
 		add("nodes %v", nodes)
 		check(s.Growths(t.Context(), l.ID, 0, head.Size, func(g log.Growth) error { add("growth %+v", g); return nil }))
-		check(s.Checkpoints(t.Context(), l.ID, func(c log.Signed) error { add("checkpoint %d %s", c.Size, c.Note); return nil }))
+		check(s.Checkpoints(t.Context(), l.ID, 0, func(c log.Signed) error { add("checkpoint %d %s", c.Size, c.Note); return nil }))
 		counts, err := s.Counts(t.Context(), l.ID)
 		check(err)
 		add("counts %+v", counts)

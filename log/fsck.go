@@ -1,6 +1,7 @@
 package log
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -30,6 +31,8 @@ type FsckOptions struct {
 	SkipContents bool
 	// Progress, if not nil, is told how many more entries or contents have been checked, from several goroutines.
 	Progress func(n int)
+
+	turns turns // nil: all at once, with all the processors there are
 }
 
 // Problem kinds of fsck.
@@ -55,8 +58,11 @@ type FsckReport struct {
 	Size        uint64        `json:"size"`
 	Signed      uint64        `json:"signed"` // size of the newest recorded checkpoint
 	Frozen      bool          `json:"frozen,omitempty"`
-	Root        string        `json:"root"`   // of the entries that were read
-	Pinned      bool          `json:"pinned"` // the signatures were checked under keys that the caller gave
+	Root        string        `json:"root"`    // of the entries that were read
+	Pinned      bool          `json:"pinned"`  // the signatures were checked under keys that the caller gave
+	Entries     uint64        `json:"entries"` // how many were re-hashed
+	Links       uint64        `json:"links"`   // of them, how many were compared with the hash of the entry before
+	Nodes       uint64        `json:"nodes"`   // stored tree nodes that were compared with what the entries give
 	Checkpoints int           `json:"checkpoints"`
 	Cosigned    int           `json:"cosigned"`    // cosignatures that were checked under a key of the policy
 	Uncheckable int           `json:"uncheckable"` // cosignatures by other keys
@@ -75,14 +81,11 @@ const maxProblems = 20
 // Of a hub it compares each entry with the checkpoint that the log has recorded. That these are signed, and that each extends the one
 // before, is found by checking that log.
 func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckReport, error) {
-	f := &fsck{
-		store: store, info: info, opt: opt,
-		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
-		leaves: merkle.NewRange(), last: Genesis(info.Origin), diverged: -1,
-	}
+	f := newFsck(store, info, opt)
 	if err := f.prepare(ctx); err != nil {
 		return nil, err
 	}
+	f.end = f.head.Size
 	if info.IsHub() {
 		infos, err := store.Logs(ctx)
 		if err != nil {
@@ -90,10 +93,32 @@ func Fsck(ctx context.Context, store Reader, info Info, opt FsckOptions) (*FsckR
 		}
 		f.hub = newHubCheck(infos)
 	}
-	contents := &fsck{store: store, info: info, opt: opt, head: f.head, report: &FsckReport{}}
+	return f.run(ctx, f.checkTree)
+}
+
+// newFsck returns a run over all of a log that has checked nothing yet.
+func newFsck(store Reader, info Info, opt FsckOptions) *fsck {
+	return &fsck{
+		store: store, info: info, opt: opt,
+		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
+		leaves: merkle.NewRange(), last: Genesis(info.Origin), diverged: -1,
+	}
+}
+
+// run checks the contents of [from, end) while checkTree checks all else, and returns what both have found.
+func (f *fsck) run(ctx context.Context, checkTree func(context.Context) error) (*FsckReport, error) {
+	contents := &fsck{store: f.store, info: f.info, opt: f.opt, from: f.from, end: f.end, report: &FsckReport{}}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return f.checkTree(gctx) })
-	if !opt.SkipContents && !info.IsHub() {
+	g.Go(func() error {
+		err := checkTree(gctx)
+		f.blame(false)
+		if f.later > 0 {
+			f.report.Problems[f.diverged].What += fmt.Sprintf("; later checkpoints that contradict the entries, too: %d", f.later)
+		}
+		f.report.Root = f.leaves.Root().String()
+		return err
+	})
+	if !f.opt.SkipContents && !f.info.IsHub() {
 		g.Go(func() error { return contents.checkContents(gctx) })
 	}
 	if err := g.Wait(); err != nil {
@@ -139,7 +164,10 @@ type fsck struct {
 
 	verifiers []note.Verifier
 	fence     *checkpoint.Checkpoint // what the fence records, until it was compared with the entries
+	fenced    []byte                 // its note
+	newest    Signed                 // the newest checkpoint that the store has
 	head      Head
+	from, end uint64 // the entries that are read; the end is an earlier one once nothing can be read any more
 
 	leaves     *merkle.Range // the tree of the entries read so far
 	last       merkle.Hash   // leaf hash of the newest of them
@@ -204,7 +232,8 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	newest, err := f.store.Checkpoint(ctx, f.info.ID, merkle.MaxSize)
+	f.newest, err = f.store.Checkpoint(ctx, f.info.ID, merkle.MaxSize)
+	newest := f.newest
 	switch {
 	case errors.Is(err, ErrNotFound):
 		if f.fence == nil {
@@ -254,39 +283,18 @@ func (f *fsck) readFence(ctx context.Context) error {
 		f.bad(0, KindInvalid, "what the fence records isn't a checkpoint of the log: %v", err)
 		return nil
 	}
-	f.fence = &c
+	f.fence, f.fenced = &c, fenced
 	return nil
 }
 
 // checkTree replays the entries, and stops at the size of each checkpoint to compare roots.
 func (f *fsck) checkTree(ctx context.Context) error {
-	err := f.store.Checkpoints(ctx, f.info.ID, func(s Signed) error {
-		if f.report.Checkpoints++; f.report.Checkpoints == 1 && s.Size != 0 {
-			f.bad(0, KindInvalid, "the first recorded checkpoint is of size %d: older ones were removed, every log begins with that "+
-				"of size 0", s.Size)
-		}
-		c, _, err := checkpoint.Open(s.Note, f.info.Origin, f.verifiers...)
-		if err != nil {
-			f.bad(s.Size, KindInvalid, "the recorded checkpoint of size %d doesn't verify: %v", s.Size, err)
-			return nil
-		}
-		if c.Size != s.Size {
-			f.bad(s.Size, KindInvalid, "the checkpoint recorded for size %d is of size %d", s.Size, c.Size)
-			return nil
-		}
-		if f.fence != nil && f.fence.Size <= c.Size {
-			if err := f.compare(ctx, *f.fence, "the fence's"); err != nil {
-				return err
-			}
-			f.fence = nil
-		}
-		return f.compare(ctx, c, "the recorded")
-	})
+	err := f.checkCheckpoints(ctx, merkle.MaxSize)
 	if err == nil && f.fence != nil {
 		err = f.compare(ctx, *f.fence, "the fence's")
 	}
 	if err == nil {
-		err = f.replay(ctx, f.head.Size)
+		err = f.replay(ctx, f.end)
 	}
 	if err == nil {
 		err = f.checkEnd(ctx)
@@ -297,12 +305,79 @@ func (f *fsck) checkTree(ctx context.Context) error {
 	if err == nil {
 		err = f.checkEvidence(ctx)
 	}
-	f.blame(false)
-	if f.later > 0 {
-		f.report.Problems[f.diverged].What += fmt.Sprintf("; later checkpoints that contradict the entries, too: %d", f.later)
-	}
-	f.report.Root = f.leaves.Root().String()
 	return err
+}
+
+// checkCheckpoints replays the entries to the size of each recorded checkpoint from the run's begin up to a size, and compares roots.
+func (f *fsck) checkCheckpoints(ctx context.Context, most uint64) error {
+	const run = 1000 // read before any is compared: so no connection is held, and no state of the store kept, while entries are read
+	for next, more := f.from, true; more; {
+		var all []Signed
+		done, err := f.opt.turns.take(ctx)
+		if err != nil {
+			return err
+		}
+		err = f.store.Checkpoints(ctx, f.info.ID, next, func(s Signed) error {
+			if s.Size > most {
+				return errEnough
+			}
+			if all = append(all, Signed{s.Size, bytes.Clone(s.Note)}); len(all) == run {
+				return errEnough
+			}
+			return nil
+		})
+		done(ctx)
+		if err != nil && !errors.Is(err, errEnough) {
+			return err
+		}
+		if more = len(all) == run; more {
+			next = all[run-1].Size + 1
+		}
+		for _, s := range all {
+			if err := f.checkCheckpoint(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkCheckpoint checks a recorded checkpoint by itself and against the entries. What the fence records comes between those around it.
+func (f *fsck) checkCheckpoint(ctx context.Context, s Signed) error {
+	if f.report.Checkpoints++; f.report.Checkpoints == 1 && s.Size != 0 && f.from == 0 {
+		f.bad(0, KindInvalid, "the first recorded checkpoint is of size %d: older ones were removed, every log begins with that "+
+			"of size 0", s.Size)
+	}
+	done, err := f.opt.turns.take(ctx)
+	if err != nil {
+		return err
+	}
+	c, ok := f.openRecorded(s)
+	done(ctx)
+	if !ok {
+		return nil
+	}
+	if f.fence != nil && f.fence.Size <= c.Size {
+		if err := f.compare(ctx, *f.fence, "the fence's"); err != nil {
+			return err
+		}
+		f.fence = nil
+	}
+	return f.compare(ctx, c, "the recorded")
+}
+
+// openRecorded verifies a recorded checkpoint.
+func (f *fsck) openRecorded(s Signed) (checkpoint.Checkpoint, bool) {
+	c, _, err := checkpoint.Open(s.Note, f.info.Origin, f.verifiers...)
+	if err != nil {
+		f.bad(s.Size, KindInvalid, "the recorded checkpoint of size %d doesn't verify: %v", s.Size, err)
+		return c, false
+	}
+	if c.Size != s.Size {
+		f.bad(s.Size, KindInvalid, "the checkpoint recorded for size %d is of size %d", s.Size, c.Size)
+		return c, false
+	}
+	return c, true
 }
 
 // checkCosignatures checks what witnesses have signed: each is on a recorded checkpoint and, if the policy names its key, verifies.
@@ -385,7 +460,7 @@ func (f *fsck) checkEvidence(ctx context.Context) error {
 
 // compare replays the entries up to a checkpoint's size and compares the roots.
 func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which string) error {
-	if c.Size > f.head.Size || c.Size < f.leaves.Size() {
+	if c.Size > f.end || c.Size < f.leaves.Size() {
 		return nil // said already: the head is behind; or the fence was replayed past, which only disorder can do
 	}
 	if err := f.replay(ctx, c.Size); err != nil {
@@ -413,36 +488,50 @@ func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which strin
 
 // replay reads entries up to size, and checks each against the one before it.
 func (f *fsck) replay(ctx context.Context, size uint64) error {
-	const run = 1 << 16 // between two looks at the context and at the progress
+	run := uint64(1 << 16) // between two looks at the context and at the progress
+	if f.opt.turns != nil {
+		run = turnEntries
+	}
 	for from := f.leaves.Size(); from < size && !f.full(); from = f.leaves.Size() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		to := min(from+run, size)
-		next := f.next
-		if f.hub != nil {
-			next = f.nextGrowth
-		}
-		err := f.store.Entries(ctx, f.info.ID, from, to, next)
-		if errors.Is(err, ErrDamaged) {
-			f.bad(f.leaves.Size(), KindInvalid, "%v", err)
-			f.head.Size = f.leaves.Size() // after a gap nothing that follows can be placed
-			return nil
-		}
+		done, err := f.opt.turns.take(ctx)
 		if err != nil {
 			return err
 		}
-		if err := f.compareNodes(ctx, false); err != nil {
+		err = f.replayRun(ctx, from, min(from+run, size))
+		done(ctx)
+		if err != nil {
 			return err
 		}
-		if f.hub != nil {
-			if err := f.checkGrowths(ctx, from); err != nil {
-				return err
-			}
+		size = min(size, f.end)
+	}
+	return nil
+}
+
+// replayRun reads the entries [from, to).
+func (f *fsck) replayRun(ctx context.Context, from, to uint64) error {
+	next := f.next
+	if f.hub != nil {
+		next = f.nextGrowth
+	}
+	err := f.store.Entries(ctx, f.info.ID, from, to, next)
+	if errors.Is(err, ErrDamaged) {
+		f.bad(f.leaves.Size(), KindInvalid, "%v", err)
+		f.end = f.leaves.Size() // after a gap nothing that follows can be placed
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := f.compareNodes(ctx, false); err != nil {
+		return err
+	}
+	if f.hub != nil {
+		if err := f.checkGrowths(ctx, from); err != nil {
+			return err
 		}
-		if f.opt.Progress != nil {
-			f.opt.Progress(int(to - from))
-		}
+	}
+	if f.opt.Progress != nil {
+		f.opt.Progress(int(to - from))
 	}
 	return nil
 }
@@ -454,6 +543,7 @@ func (f *fsck) next(b []byte) error {
 	if err != nil {
 		f.badEntry(index, "entry %d: %v", index, err)
 	} else {
+		f.report.Links++
 		follows := e.Previous == f.last
 		f.blame(!follows)
 		if !follows {
@@ -469,6 +559,7 @@ func (f *fsck) next(b []byte) error {
 
 // extend adds an entry to the tree.
 func (f *fsck) extend(b []byte) error {
+	f.report.Entries++
 	f.last = merkle.LeafHash(b)
 	f.leaves.Append(f.last, func(level uint, _ uint64, h merkle.Hash) {
 		if level == 0 || level%8 != 0 {
@@ -476,7 +567,7 @@ func (f *fsck) extend(b []byte) error {
 		}
 		i := int(level/8) - 1
 		if i == len(f.nodes) {
-			f.nodes, f.compared = append(f.nodes, nil), append(f.compared, 0)
+			f.nodes, f.compared = append(f.nodes, nil), append(f.compared, f.from>>level)
 		}
 		f.nodes[i] = append(f.nodes[i], h)
 	})
@@ -528,6 +619,7 @@ func (f *fsck) compareNodes(ctx context.Context, last bool) error {
 		case err != nil:
 			return err
 		default:
+			f.report.Nodes += uint64(len(nodes))
 			for j := range nodes {
 				if stored[j] != nodes[j] {
 					n := from + uint64(j)
@@ -618,19 +710,27 @@ func (f *fsck) checkEnd(ctx context.Context) error {
 
 // checkContents re-hashes every event, and looks its id up: runs of them, several at a time.
 func (f *fsck) checkContents(ctx context.Context) error {
-	const run = 4096
+	run, workers := uint64(4096), runtime.GOMAXPROCS(0)
+	if f.opt.turns != nil {
+		run, workers = turnContents, 1
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(workers)
 	var mu sync.Mutex // of f's report
 	full := func() bool {
 		mu.Lock()
 		defer mu.Unlock()
 		return f.full()
 	}
-	for from := uint64(0); from < f.head.Size && !full(); from += run {
+	for from := f.from; from < f.end && !full(); from += run {
 		g.Go(func() error {
+			done, err := f.opt.turns.take(ctx)
+			if err != nil {
+				return err
+			}
 			part := &fsck{store: f.store, info: f.info, opt: f.opt, report: &FsckReport{}}
-			err := part.checkRun(ctx, from, min(from+run, f.head.Size))
+			err = part.checkRun(ctx, from, min(from+run, f.end))
+			done(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			f.report.Contents += part.report.Contents

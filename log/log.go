@@ -21,18 +21,19 @@ var ErrNotSigned = errors.New("not signed yet")
 // Log is one tenant's log, open in a Service. It is safe for concurrent use.
 type Log struct {
 	Info
-	service   *Service
-	queue     logQueue // guarded by the sequencer
-	progress  progress
-	settings  atomic.Pointer[Settings]
-	signing   sync.Mutex // guards publisher
-	publisher *checkpoint.Publisher
-	recorded  []byte                 // the note that this server recorded last; guarded by signing
-	signs     atomic.Bool            // the newest checkpoint is this server's
-	judging   sync.Mutex             // one release is decided at a time
-	accepted  atomic.Uint64          // up to where claims of witnesses are let pass
-	logID     [32]byte               // see checkpoint.LogID
-	inHub     atomic.Pointer[Growth] // the newest one that the hub covers; nil: none
+	service    *Service
+	queue      logQueue // guarded by the sequencer
+	progress   progress
+	settings   atomic.Pointer[Settings]
+	signing    sync.Mutex // guards publisher
+	publisher  *checkpoint.Publisher
+	recorded   []byte                 // the note that this server recorded last; guarded by signing
+	signs      atomic.Bool            // the newest checkpoint is this server's
+	judging    sync.Mutex             // one release is decided at a time
+	accepted   atomic.Uint64          // up to where claims of witnesses are let pass
+	logID      [32]byte               // see checkpoint.LogID
+	inHub      atomic.Pointer[Growth] // the newest one that the hub covers; nil: none
+	rechecking atomic.Bool            // a Recheck is being made
 }
 
 // Sizes returns how far the log has come.

@@ -25,6 +25,7 @@ const (
 	ReadCheckpoint Read = "checkpoint"
 	ReadTile       Read = "tile" // also checkpoints beside tiles, and growth proofs of a hub
 	ReadAccess     Read = "access"
+	ReadVerify     Read = "verify"
 	ReadLogs       Read = "logs" // the settings of logs
 	ReadKeys       Read = "keys"
 )

@@ -81,6 +81,7 @@ type Service struct {
 	byLogID  map[[32]byte]*Log
 
 	tiles       tileCache
+	turns       turns
 	waiting     atomic.Int64           // how many wait for a log to grow
 	incarnation atomic.Pointer[string] // of the store
 
@@ -110,7 +111,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 		c.Now = time.Now
 	}
 	s := &Service{
-		config: c, store: c.Store, reader: c.Store, logger: c.Logger,
+		config: c, store: c.Store, reader: c.Store, logger: c.Logger, turns: newTurns(),
 		byName: make(map[string]*Log), byID: make(map[ID]*Log), byLogID: make(map[[32]byte]*Log),
 	}
 	// The fence's list before the store's: a log that another server makes meanwhile is in neither, or in the second alone.

@@ -159,8 +159,8 @@ type Reader interface {
 	PayloadsAt(ctx context.Context, log ID, indices []uint64, fn func(index uint64, p Payload) error) error
 	// Checkpoint returns the newest recorded checkpoint of at most the given size, or ErrNotFound.
 	Checkpoint(ctx context.Context, log ID, size uint64) (Signed, error)
-	// Checkpoints calls fn with every recorded checkpoint, in order of size.
-	Checkpoints(ctx context.Context, log ID, fn func(Signed) error) error
+	// Checkpoints calls fn with every recorded checkpoint of at least the given size, in order of size.
+	Checkpoints(ctx context.Context, log ID, from uint64, fn func(Signed) error) error
 	// Cosignatures returns the cosignatures that are kept on the log's checkpoint of exactly that size, in the order of their
 	// keys.
 	Cosignatures(ctx context.Context, log ID, size uint64) ([]Cosignature, error)

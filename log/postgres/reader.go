@@ -274,9 +274,9 @@ func (s *Store) Checkpoint(ctx context.Context, id log.ID, size uint64) (c log.S
 	return c, orNotFound(err)
 }
 
-// Checkpoints calls fn with every recorded checkpoint.
-func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) error) error {
-	for after, more := int64(-1), true; more; {
+// Checkpoints calls fn with every recorded checkpoint of at least the given size.
+func (s *Store) Checkpoints(ctx context.Context, id log.ID, from uint64, fn func(log.Signed) error) error {
+	for after, more := int64(min(from, merkle.MaxSize))-1, true; more; {
 		more = false
 		err := each(ctx, s.read, sqlCheckpoints, func(rows *sql.Rows) error {
 			var c log.Signed

@@ -238,15 +238,15 @@ func (s *Store) Checkpoint(ctx context.Context, id log.ID, size uint64) (c log.S
 	return c, orNotFound(err)
 }
 
-// Checkpoints calls fn with every recorded checkpoint.
-func (s *Store) Checkpoints(ctx context.Context, id log.ID, fn func(log.Signed) error) error {
+// Checkpoints calls fn with every recorded checkpoint of at least the given size.
+func (s *Store) Checkpoints(ctx context.Context, id log.ID, from uint64, fn func(log.Signed) error) error {
 	return each(ctx, s.read, sqlCheckpoints, func(rows *sqlx.Rows) error {
 		var c log.Signed
 		if err := rows.Scan(&c.Size, &c.Note); err != nil {
 			return err
 		}
 		return fn(c)
-	}, id)
+	}, id, int64(min(from, merkle.MaxSize)))
 }
 
 // Cosignatures returns the cosignatures on a checkpoint.

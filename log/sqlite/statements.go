@@ -52,7 +52,7 @@ const (
 	sqlCheckpoint = `
 		SELECT size, note FROM checkpoints WHERE log = ? AND size <= ? ORDER BY size DESC LIMIT 1`
 	sqlCheckpoints = `
-		SELECT size, note FROM checkpoints WHERE log = ? ORDER BY size`
+		SELECT size, note FROM checkpoints WHERE log = ? AND size >= ? ORDER BY size`
 	sqlCosignatures = `
 		SELECT size, key, at, line FROM cosignatures WHERE log = ? AND size = ? ORDER BY key`
 	sqlCosignaturesDown = `

@@ -535,13 +535,15 @@ func testRecord(t *testing.T, o Opener) {
 			t.Errorf("checkpoint at %d: got %q, %v, want %q", size, c.Note, err, want)
 		}
 	}
-	var sizes []uint64
-	err := s.Checkpoints(t.Context(), info.ID, func(c log.Signed) error {
-		sizes = append(sizes, c.Size)
-		return nil
-	})
-	if err != nil || !slices.Equal(sizes, []uint64{0, 7, 9}) {
-		t.Errorf("checkpoints: got %v, %v, want 0, 7, 9", sizes, err)
+	for from, want := range map[uint64][]uint64{0: {0, 7, 9}, 1: {7, 9}, 7: {7, 9}, 9: {9}, 10: nil, merkle.MaxSize: nil} {
+		var sizes []uint64
+		err := s.Checkpoints(t.Context(), info.ID, from, func(c log.Signed) error {
+			sizes = append(sizes, c.Size)
+			return nil
+		})
+		if err != nil || !slices.Equal(sizes, want) {
+			t.Errorf("checkpoints from size %d: got %v, %v, want %v", from, sizes, err, want)
+		}
 	}
 }
 
@@ -911,7 +913,7 @@ func testImport(t *testing.T, o Opener) {
 		t.Errorf("a checkpoint below those that were recorded: got %v, want ErrExists", err)
 	}
 	var sizes []uint64
-	err = s.Checkpoints(t.Context(), 7, func(c log.Signed) error {
+	err = s.Checkpoints(t.Context(), 7, 0, func(c log.Signed) error {
 		sizes = append(sizes, c.Size)
 		return nil
 	})
