@@ -145,3 +145,12 @@ func SetMaxTallies(tallies, untold int) (reset func()) {
 
 // ReadsLost returns how many reads were lost.
 func (s *Service) ReadsLost() uint64 { return s.reads.lost.Load() }
+
+// Turns are the turns that those take who check logs beside a server's other work.
+type Turns = turns
+
+// NewTurns returns turns of which none is taken.
+func NewTurns() Turns { return newTurns() }
+
+// Take waits for a turn.
+func (t turns) Take(ctx context.Context) (done func(context.Context), err error) { return t.take(ctx) }

@@ -364,6 +364,26 @@ func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
 	return s.Store.Head(ctx, id)
 }
 
+// readKey is the key of a context's value that is told of reads of entries and contents: how many rows, and when that is done.
+type readKey struct{}
+
+func reading(ctx context.Context, rows uint64) (done func()) {
+	if fn, ok := ctx.Value(readKey{}).(func(uint64) func()); ok {
+		return fn(rows)
+	}
+	return func() {}
+}
+
+func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn func([]byte) error) error {
+	defer reading(ctx, to-from)()
+	return s.Store.Entries(ctx, id, from, to, fn)
+}
+
+func (s *faultStore) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
+	defer reading(ctx, to-from)()
+	return s.Store.Payloads(ctx, id, from, to, fn)
+}
+
 func (s *faultStore) AddVKey(ctx context.Context, id log.ID, vkey string) error {
 	if s.noKeys {
 		return errInjected

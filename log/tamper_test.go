@@ -557,6 +557,7 @@ func (x tampering) checkStart(t *testing.T, s *testService) {
 	if err := s.tryOpen(); err != nil {
 		t.Fatalf("the service doesn't start: %v; want a log that can be read", err)
 	}
+	x.checkRecheck(t, s)
 	if x.stopped != "" {
 		s.checkStopped(t, x.stopped)
 		return

@@ -72,6 +72,7 @@ func newRootCmd() *cobra.Command {
 		newAppendCmd(),
 		newAuditCmd(),
 		newBenchCmd(),
+		newCheckCmd(),
 		newExportCmd(),
 		newFenceCmd(),
 		newMigrateCmd(),
