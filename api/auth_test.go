@@ -104,6 +104,7 @@ func TestAnotherTenantsLogIsNoLog(t *testing.T) {
 		{method: "GET", path: "/v1/feed?from=0&log=%s"},
 		{method: "GET", path: "/v1/proofs/inclusion?index=0&log=%s"},
 		{method: "GET", path: "/v1/proofs/consistency?from=0&log=%s"},
+		{method: "GET", path: "/v1/verify?log=%s"},
 		{method: "GET", path: "/v1/checkpoint?log=%s"},
 		{method: "POST", path: "/v1/events?log=%s", body: `{"action":"a"}`},
 		{method: "POST", path: "/v1/events/batch?log=%s", body: `{"events":[{"action":"a"}]}`},

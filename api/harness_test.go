@@ -319,19 +319,21 @@ var errInjected = errors.New("injected fault")
 // faultStore is a store whose write transactions wait, fail or panic on demand.
 type faultStore struct {
 	log.Store
-	hold      atomic.Pointer[chan struct{}] // waited for before a transaction begins
-	held      atomic.Int64
-	holdKey   atomic.Pointer[chan struct{}] // waited for after a key was read
-	afterward atomic.Bool                   // commits are made, and reported as failed
-	failure   atomic.Bool                   // appends fail, nothing is stored, and keys can't be read
-	panics    atomic.Bool                   // looking up an id panics
-	reads     atomic.Int64                  // of entries
-	calls     callLog
-	noUses    atomic.Bool                   // the use of keys can't be noted
-	uses      atomic.Int64                  // how often it was
-	readsLeft atomic.Int64                  // before reading entries fails; 0: it never does
-	holdReads atomic.Pointer[chan struct{}] // waited for before entries are read, those from holdFrom on
-	holdFrom  atomic.Uint64
+	hold         atomic.Pointer[chan struct{}] // waited for before a transaction begins
+	held         atomic.Int64
+	holdKey      atomic.Pointer[chan struct{}] // waited for after a key was read
+	afterward    atomic.Bool                   // commits are made, and reported as failed
+	failure      atomic.Bool                   // appends fail, nothing is stored, and keys can't be read
+	panics       atomic.Bool                   // looking up an id panics
+	reads        atomic.Int64                  // of entries
+	calls        callLog
+	noUses       atomic.Bool                   // the use of keys can't be noted
+	uses         atomic.Int64                  // how often it was
+	readsLeft    atomic.Int64                  // before reading entries fails; 0: it never does
+	holdReads    atomic.Pointer[chan struct{}] // waited for before entries are read, those from holdFrom on
+	holdFrom     atomic.Uint64
+	holdContents atomic.Pointer[chan struct{}]                            // waited for before requests read contents
+	spoil        atomic.Pointer[func(index uint64, p *log.Payload) error] // what requests read as contents, or why they can't
 }
 
 func (s *faultStore) UseKeys(ctx context.Context, at map[string]int64) error {
@@ -400,6 +402,26 @@ func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn
 	}
 	s.calls.add(ctx, fmt.Sprint("entries of ", id))
 	return s.Store.Entries(ctx, id, from, to, fn)
+}
+
+func (s *faultStore) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
+	if h := s.holdContents.Load(); h != nil && ctx.Value(http.ServerContextKey) != nil {
+		select {
+		case <-*h:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	spoil := s.spoil.Load()
+	if spoil == nil || ctx.Value(http.ServerContextKey) == nil {
+		return s.Store.Payloads(ctx, id, from, to, fn)
+	}
+	return s.Store.Payloads(ctx, id, from, to, func(index uint64, p log.Payload) error {
+		if err := (*spoil)(index, &p); err != nil {
+			return err
+		}
+		return fn(index, p)
+	})
 }
 
 func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, []byte) error) error {

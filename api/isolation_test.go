@@ -107,6 +107,7 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/access?log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/inclusion?index=0&log=%s", other.name, never.name, ""},
 		{"GET", "/v1/proofs/consistency?from=0&log=%s", other.name, never.name, ""},
+		{"GET", "/v1/verify?from=0&log=%s", other.name, never.name, ""},
 		{"GET", "/logs/%s/checkpoint", other.name, never.name, ""},
 		{"GET", "/logs/%s/tile/0/000.p/1", other.name, never.name, ""},
 		{"GET", "/logs/%s/growth/0", other.name, never.name, ""},
@@ -210,7 +211,7 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	if len(other.cursors) > 0 {
 		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
 	}
-	switch rapid.IntRange(0, 26).Draw(t, "request") {
+	switch rapid.IntRange(0, 27).Draw(t, "request") {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -266,6 +267,8 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 		return get("/v1/export?format=" + format)
 	case 25:
 		return get("/v1/export?cursor=" + cursor)
+	case 26:
+		return get(fmt.Sprintf("/v1/verify?from=0&to=%d", n))
 	default:
 		return request{
 			method: "POST", path: "/v1/keys", key: key, body: fmt.Sprintf(`{"role":"reader","log":%q}`, other.name),

@@ -480,8 +480,12 @@ func (f *fsck) compare(ctx context.Context, c checkpoint.Checkpoint, which strin
 		f.later++ // a history that has left the signed one doesn't come back
 	default:
 		f.diverged = len(f.report.Problems)
+		before := ""
+		if f.matched < f.from {
+			before = fmt.Sprintf(", or the stored tree before entry %d was", f.from)
+		}
 		f.badSum(f.matched, c.Size, KindDiverged, "%s checkpoint of size %d signs root %v, the entries give %v: entries of [%d, %d) were "+
-			"changed after they were signed", which, c.Size, c.Root, got, f.matched, c.Size)
+			"changed after they were signed%s", which, c.Size, c.Root, got, f.matched, c.Size, before)
 	}
 	return nil
 }

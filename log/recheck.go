@@ -163,7 +163,7 @@ func (f *fsck) resume(ctx context.Context) error {
 // leadTo checks that the entries that were read, and the stored tree beside them, lead to a checkpoint of a larger size.
 func (f *fsck) leadTo(ctx context.Context, c checkpoint.Checkpoint, which string) error {
 	size := f.leaves.Size()
-	if c.Size <= size || size < f.end || f.full() {
+	if c.Size <= size || size < f.end || f.diverged >= 0 || f.full() {
 		return nil // compared, or said already
 	}
 	f.report.Checkpoints++
@@ -176,7 +176,7 @@ func (f *fsck) leadTo(ctx context.Context, c checkpoint.Checkpoint, which string
 		return err
 	}
 	if err := merkle.VerifyConsistency(size, c.Size, hashes, f.leaves.Root(), c.Root); err != nil {
-		f.badSum(0, c.Size, KindInvalid, "the entries [%d, %d) and the stored tree beside them don't lead to %s checkpoint of size %d: %v",
+		f.badSum(f.matched, c.Size, KindInvalid, "the entries [%d, %d) and the stored tree beside them don't lead to %s checkpoint of size %d: %v",
 			f.from, size, which, c.Size, err)
 	}
 	return nil

@@ -99,7 +99,7 @@ func TestWhatCannotBeRechecked(t *testing.T) {
 	}
 	s.signing = time.Hour
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", false); err != nil {
+	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	s.append("e0")
@@ -178,11 +178,11 @@ func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 		{"entry", 100, 200, 123, log.KindInvalid, "entry 123 was changed"},
 		{"entry", 124, 200, 123, log.KindInvalid, "entry 123 was changed"}, // which 124 doesn't follow
 		{"entry", 123, 124, 123, log.KindInvalid, "entry 123: its content or seed is not what its entry commits to"},
-		{"entry", 0, 123, 123, log.KindInvalid, "the entries [0, 123) and the stored tree beside them don't lead to the newest checkpoint of size 600"},
+		{"entry", 0, 123, 0, log.KindInvalid, "the entries [0, 123) and the stored tree beside them don't lead to the newest checkpoint of size 600"},
 		{"entry", 300, 400, 0, "", ""},
 		{"node", 0, 256, 0, log.KindInvalid, "tree node 0 of level 1 is"},
 		{"node", 255, 256, 0, log.KindInvalid, "tree node 0 of level 1 is"},
-		{"node", 256, 300, 0, log.KindInvalid, "the recorded checkpoint of size 300"},
+		{"node", 256, 300, 0, log.KindDiverged, "entries of [0, 300) were changed after they were signed, or the stored tree before entry 256 was"},
 		{"node", 301, 302, 0, log.KindInvalid, "the entries [301, 302) and the stored tree beside them don't lead to the newest checkpoint of size 600"},
 		{"gone", 100, 300, 256, log.KindInvalid, "entry 256 is missing"},
 		{"gone", 400, 500, 400, log.KindInvalid, "the tree before entry 400 can't be read"},
@@ -275,7 +275,7 @@ func TestRechecksReadLittleAtATime(t *testing.T) {
 	s.appendSigned(6000)
 	logs := []*log.Log{s.log()}
 	for _, name := range []string{"second", "third"} {
-		l, err := s.CreateLog(t.Context(), name, false)
+		l, err := s.CreateLog(t.Context(), name, log.Settings{})
 		if err != nil {
 			t.Fatal(err)
 		}
