@@ -101,10 +101,19 @@ func (r *Recheck) findTarget(verifiers []note.Verifier) []byte {
 func (r *Recheck) Run(ctx context.Context, progress func(n int)) (*FsckReport, error) {
 	r.fsck.opt.Progress = progress
 	report, err := r.fsck.run(ctx, r.checkTree)
-	if err == nil && r.fsck.leaves.Size() != r.To {
+	if err != nil {
+		return nil, err
+	}
+	if r.fsck.leaves.Size() != r.To {
 		report.Root = "" // of fewer entries
 	}
-	return report, err
+	if len(report.Problems) > 0 { // whoever asked knows of it now, and the operator shall not be the last to
+		s := r.log.service
+		s.metrics.failures.WithLabelValues("verify").Inc()
+		s.logger.Error("a log that was to be verified has entries that can't be; run `treeline fsck`", "log", r.log.Name,
+			"entry", report.Problems[0].Index, "problem", report.Problems[0].What)
+	}
+	return report, nil
 }
 
 // checkTree replays the entries, and shows that they lead to the newest checkpoint.

@@ -141,6 +141,9 @@ func (x tampering) checkRecheck(t *testing.T, s *testService) {
 	if len(report.Problems) == 0 {
 		t.Fatal("the recheck found nothing")
 	}
+	if !strings.Contains(s.logs.String(), "a log that was to be verified has entries that can't be") {
+		t.Errorf("the operator isn't told: %s", s.logs.String())
+	}
 	if p := report.Problems[0]; p.Index != x.index || p.Kind != x.kind || !strings.Contains(p.What, x.what) {
 		t.Errorf("recheck's first problem: got %+v of %+v, want %s at %d: …%s…", p, report.Problems, x.kind, x.index, x.what)
 	}
