@@ -194,7 +194,7 @@ func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 		{"checkpoint", 301, 600, 0, "", ""},
 		{"newest", 0, 600, 600, log.KindInvalid, "the recorded checkpoint of size 600 doesn't verify"},
 		{"history", 100, 200, 0, log.KindInvalid, "don't lead to the newest checkpoint of size 600"},
-		{"history", 300, 400, 0, log.KindInvalid, "don't lead to the newest checkpoint of size 600"},
+		{"history", 300, 400, 300, log.KindInvalid, "don't lead to the newest checkpoint of size 600"},
 		{"history", 300, 500, 300, log.KindDiverged, "entries of [300, 500) were changed after they were signed"},
 	} {
 		t.Run(fmt.Sprintf("%s [%d, %d)", x.damage, x.from, x.to), func(t *testing.T) {
