@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -170,17 +169,17 @@ func newVerifyResult(ctx context.Context, check *log.Recheck, l *log.Log, report
 
 func newVerifyRepeat(l *log.Log, from uint64) verifyRepeat {
 	prefix := "/logs/" + l.Name + "/"
-	audit := []string{`treeline audit "$SERVER/logs/` + l.Name + `" --key "$KEY"`}
+	vkeys := ""
 	for _, vkey := range l.VKeys {
-		audit = append(audit, "--vkey '"+vkey+"'")
+		vkeys += " --vkey '" + vkey + "'"
 	}
 	records := url.Values{"log": {l.Name}, "from": {strconv.FormatUint(from, 10)}}
 	return verifyRepeat{
 		Checkpoint: prefix + "checkpoint", Tiles: prefix + "tile/", Entries: prefix + "tile/entries/",
 		Records: "/v1/feed?" + records.Encode(),
 		Commands: []string{
-			strings.Join(audit, " "),
-			`treeline proof ID --server "$SERVER" --log ` + l.Name + " && treeline verify ID.tlog-proof --vkey '" + l.VKeys[0] + "'",
+			`treeline audit "$SERVER/logs/` + l.Name + `" --key "$KEY"` + vkeys,
+			`treeline export --server "$SERVER" --key "$KEY" --log ` + l.Name + " --format bundle -o " + l.Name + ".zip && treeline verify " + l.Name + ".zip" + vkeys,
 		},
 	}
 }
