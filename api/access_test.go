@@ -289,6 +289,7 @@ func (s *testServer) toldRequests(name string) map[string]request {
 		"GET /v1/proofs/inclusion":        {path: "/v1/proofs/inclusion?index=0&size=1&log=" + name},
 		"GET /v1/proofs/consistency":      {path: "/v1/proofs/consistency?from=0&to=1&log=" + name},
 		"GET /v1/access":                  {path: "/v1/access?log=" + name},
+		"GET /v1/verify":                  {path: "/v1/verify?log=" + name},
 		"POST /v1/logs":                   {path: "/v1/logs", body: `{}`},
 		"GET /v1/logs":                    {path: "/v1/logs"},
 		"GET /v1/logs/{name}":             {path: "/v1/logs/" + name},

@@ -99,7 +99,7 @@ func TestWhatCannotBeRechecked(t *testing.T) {
 	}
 	s.signing = time.Hour
 	s.open()
-	if _, err := s.CreateLog(t.Context(), "default", log.Settings{}); err != nil {
+	if _, err := s.CreateLog(t.Context(), log.ByServer(), "default", log.Settings{}); err != nil {
 		t.Fatal(err)
 	}
 	s.append("e0")
@@ -278,7 +278,7 @@ func TestRechecksReadLittleAtATime(t *testing.T) {
 	s.appendSigned(6000)
 	logs := []*log.Log{s.log()}
 	for _, name := range []string{"second", "third"} {
-		l, err := s.CreateLog(t.Context(), name, log.Settings{})
+		l, err := s.CreateLog(t.Context(), log.ByServer(), name, log.Settings{})
 		if err != nil {
 			t.Fatal(err)
 		}
