@@ -496,7 +496,7 @@ func (s *testServer) until(what string, reached func() bool) {
 	}
 }
 
-// send sends a request and reads its answer.
+// send sends a request and reads its answer, and holds both against the description of the interface.
 func (s *testServer) send(req *http.Request) answer {
 	s.t.Helper()
 	resp, err := http.DefaultClient.Do(req)
@@ -508,7 +508,9 @@ func (s *testServer) send(req *http.Request) answer {
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", req.Method, req.URL, err)
 	}
-	return answer{resp.StatusCode, resp.Header, body}
+	got := answer{resp.StatusCode, resp.Header, body}
+	s.describe(req, got)
+	return got
 }
 
 // metric returns the value of a metric without labels, as the operator's listener shows it.

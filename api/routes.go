@@ -45,6 +45,7 @@ func (s *Server) routes() {
 
 	s.handle("GET /healthz", getHealth)
 	s.handle("GET /readyz", s.getReady)
+	s.handle("GET /openapi.yaml", getOpenAPI)
 	s.handle("/", s.getNothing)
 
 	s.ops.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
