@@ -34,7 +34,8 @@ type Config struct {
 	// RetryFor is how long a request is repeated after a lost connection, 429, 500, 502, 503 or 504; 0: a minute; below 0: it isn't.
 	// The context of a call ends it too.
 	RetryFor time.Duration
-	// HTTP does the requests; nil: a client of its own, which follows no redirects. A request gets 60 s in either case.
+	// HTTP does the requests; nil: one of Go's default ones. Redirects are not followed unless its CheckRedirect says so, and a request
+	// gets 60 s at most.
 	HTTP *http.Client
 }
 
@@ -61,13 +62,15 @@ func New(c Config) (*Client, error) {
 	if c.RetryFor == 0 {
 		c.RetryFor = defaultRetryFor
 	}
-	if c.HTTP == nil {
-		c.HTTP = &http.Client{
-			// Following would repeat a POST as a GET, and carry the key to an address that nobody gave.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+	var h http.Client
+	if c.HTTP != nil {
+		h = *c.HTTP
 	}
-	return &Client{base: base, key: key, log: c.Log, retryFor: c.RetryFor, http: c.HTTP}, nil
+	if h.CheckRedirect == nil {
+		// Following would repeat a POST as a GET, and carry the key to an address that nobody gave.
+		h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
+	return &Client{base: base, key: key, log: c.Log, retryFor: c.RetryFor, http: &h}, nil
 }
 
 // request is one call of the interface, which may be sent again: a read, or an append of events with ids.

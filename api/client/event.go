@@ -31,7 +31,7 @@ type Event struct {
 	// Metadata is the application's own: at most 64 members with any JSON in them. The server refuses numbers that a float64 doesn't
 	// hold exactly, such as 9007199254740993: make them strings.
 	Metadata map[string]any `json:"metadata,omitempty"`
-	// Credential is set by the server: the public id of the API key that wrote the event.
+	// Credential is set by the server: the public id of the API key that wrote the event. It isn't sent.
 	Credential string `json:"credential,omitempty"`
 }
 
@@ -101,6 +101,7 @@ func prepare(e *Event, now time.Time) ([]byte, error) {
 			e.OccurredAt = now
 		}
 	}
+	e.Credential = ""
 	if !e.OccurredAt.IsZero() {
 		e.OccurredAt = e.OccurredAt.UTC().Truncate(time.Microsecond)
 	}

@@ -115,10 +115,10 @@ func (s *Spool) deliver(ctx context.Context, events []spooled) error {
 			events = events[half:]
 			continue
 		case len(refused) > 0:
-			if err := s.reject(events, refused, err); err != nil {
+			if err := s.reject(events, refused); err != nil {
 				return err
 			}
-			events = slices.DeleteFunc(slices.Clone(events), func(e spooled) bool { return refused[e.id] })
+			events = slices.DeleteFunc(slices.Clone(events), func(e spooled) bool { return refused[e.id] != nil })
 			continue
 		}
 		s.failed(err)
@@ -156,25 +156,29 @@ func (s *Spool) delivered(places []Place) {
 	s.stats.LastError = ""
 }
 
-// refusedBy returns the ids of the events that an answer refuses for good. Of a batch that is refused without saying which, split is
-// true: its halves are to be sent. Everything else may be answered otherwise later.
-func refusedBy(err error, events []spooled) (refused map[string]bool, split bool) {
+// refusedBy returns the events that an answer refuses for good, by their ids, and why. Of a batch that is refused without saying which,
+// split is true: its halves are to be sent. Everything else may be answered otherwise later.
+func refusedBy(err error, events []spooled) (refused map[string]error, split bool) {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
 		return nil, false
 	}
-	refused = make(map[string]bool)
+	refused = make(map[string]error)
 	switch {
 	case e.Code == "invalid_event":
 		for _, item := range e.Errors {
 			if item.Index != nil && *item.Index >= 0 && *item.Index < len(events) {
-				refused[events[*item.Index].id] = true
+				id := events[*item.Index].id
+				refused[id] = errors.Join(refused[id], fmt.Errorf("%s: %s", item.Pointer, item.Detail))
 			}
+		}
+		for id, why := range refused {
+			refused[id] = fmt.Errorf("%d %s: %w", e.Status, e.Code, why)
 		}
 	case e.Code == "conflict":
 		for _, id := range e.IDs {
 			if slices.ContainsFunc(events, func(e spooled) bool { return e.id == id }) {
-				refused[id] = true
+				refused[id] = err
 			}
 		}
 	case e.Status == http.StatusRequestEntityTooLarge:
@@ -187,7 +191,7 @@ func refusedBy(err error, events []spooled) (refused map[string]bool, split bool
 	if len(events) > 1 {
 		return nil, true
 	}
-	return map[string]bool{events[0].id: true}, false
+	return map[string]error{events[0].id: err}, false
 }
 
 // rejection is a line of the file of rejected events.
@@ -198,16 +202,15 @@ type rejection struct {
 }
 
 // reject puts events aside that the server has refused for good.
-func (s *Spool) reject(events []spooled, refused map[string]bool, why error) error {
+func (s *Spool) reject(events []spooled, refused map[string]error) error {
 	var lines bytes.Buffer
 	enc := json.NewEncoder(&lines)
 	enc.SetEscapeHTML(false)
 	for _, e := range events {
-		if !refused[e.id] {
-			continue
-		}
-		if err := enc.Encode(rejection{time.Now().UTC(), why.Error(), e.data}); err != nil {
-			return err
+		if why := refused[e.id]; why != nil {
+			if err := enc.Encode(rejection{time.Now().UTC(), why.Error(), e.data}); err != nil {
+				return err
+			}
 		}
 	}
 	path := filepath.Join(s.dir, rejectedFile)
@@ -224,7 +227,7 @@ func (s *Spool) reject(events []spooled, refused map[string]bool, why error) err
 	s.bytes += int64(lines.Len())
 	s.mu.Unlock()
 	for _, e := range events {
-		if refused[e.id] {
+		if why := refused[e.id]; why != nil {
 			s.onError(fmt.Errorf("spool: event %s is rejected, and kept in %s: %w", e.id, path, why))
 		}
 	}
