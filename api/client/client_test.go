@@ -122,7 +122,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: recorded", name)
 		}
 	}
-	if s.log.Sizes().Size != 0 {
+	if s.Log.Sizes().Size != 0 {
 		t.Error("something was recorded")
 	}
 	if _, err := c.AppendBatch(t.Context(), nil); err != nil {
@@ -232,7 +232,7 @@ func TestReading(t *testing.T) {
 	if err != nil || head.Log != "default" || head.Sizes.Signed != 32 || len(head.VKeys) != 1 || !strings.HasPrefix(head.Checkpoint, head.Origin+"\n32\n") {
 		t.Errorf("got %+v, %v", head, err)
 	}
-	other, err := client.New(client.Config{Server: s.url, Key: s.key, Log: "other"})
+	other, err := client.New(client.Config{Server: s.URL, Key: s.Key, Log: "other"})
 	if err != nil {
 		t.Fatal(err)
 	}

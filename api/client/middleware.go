@@ -36,7 +36,7 @@ func EventOf(ctx context.Context) *Event {
 // or Describe. The context's ip (of the connection: behind a proxy let Describe correct it), user_agent and traceparent are the
 // request's. The outcome, where nobody gave one, is by the answer's status: below 400 success, 401 and 403 denied, else failure.
 //
-// The answer may be on its way when the event is recorded. A handler that must not answer unless the event is stored calls Record itself.
+// A short answer leaves when the event is recorded; one of some KB, or one that was flushed, is on its way by then. A handler that must not answer unless the event is stored calls Record itself.
 func Middleware(r Recorder, o MiddlewareOptions) func(http.Handler) http.Handler {
 	if o.OnError == nil {
 		o.OnError = func(req *http.Request, e Event, err error) {

@@ -173,8 +173,8 @@ func TestAFullSpool(t *testing.T) {
 	if err := spool.Record(t.Context(), big); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
-	if err := spool.Flush(t.Context()); err != nil || s.log.Sizes().Size != uint64(n) {
-		t.Errorf("the log has %d events, want %d; %v", s.log.Sizes().Size, n, err)
+	if err := spool.Flush(t.Context()); err != nil || s.Log.Sizes().Size != uint64(n) {
+		t.Errorf("the log has %d events, want %d; %v", s.Log.Sizes().Size, n, err)
 	}
 }
 
@@ -206,8 +206,8 @@ func TestWaitingForRoom(t *testing.T) {
 		t.Error(err)
 	}
 	closeSpool(t, spool)
-	if got := spool.Stats(); got.Dropped != 1 || got.Sent != got.Recorded || s.log.Sizes().Size != got.Sent {
-		t.Errorf("got %+v and %d events in the log", got, s.log.Sizes().Size)
+	if got := spool.Stats(); got.Dropped != 1 || got.Sent != got.Recorded || s.Log.Sizes().Size != got.Sent {
+		t.Errorf("got %+v and %d events in the log", got, s.Log.Sizes().Size)
 	}
 }
 
@@ -471,7 +471,7 @@ func TestKilledProcesses(t *testing.T) {
 			s.lose.Store(2)
 		}
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.url, s.key, dir, strconv.Itoa(run)}, " "))
+		cmd.Env = append(os.Environ(), childEnv+"="+strings.Join([]string{s.URL, s.Key, dir, strconv.Itoa(run)}, " "))
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -517,5 +517,5 @@ func TestKilledProcesses(t *testing.T) {
 	if total < 6*50 || stats.Damaged > 0 || stats.Rejected > 0 {
 		t.Errorf("%d events were taken; %+v, %v", total, stats, problems.all)
 	}
-	t.Logf("%d events were taken and %d are in the log; at last %+v", total, s.log.Sizes().Size, stats)
+	t.Logf("%d events were taken and %d are in the log; at last %+v", total, s.Log.Sizes().Size, stats)
 }
