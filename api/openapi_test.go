@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +22,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 
+	"github.com/treeline-log/treeline/api/client"
 	"github.com/treeline-log/treeline/log"
 )
 
@@ -316,5 +319,145 @@ func TestErrorCodesAreThoseOfTheTable(t *testing.T) {
 	slices.Sort(have)
 	if want = slices.Compact(want); len(want) < 20 || !slices.Equal(have, want) {
 		t.Errorf("described are %v, in the table %v", have, want)
+	}
+}
+
+// The client has types of its own. What it may say is described, and of what it is answered it knows every member.
+func TestTheClientKnowsWhatIsDescribed(t *testing.T) {
+	t.Parallel()
+	d, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := func(path ...string) *openapi3.Schema {
+		t.Helper()
+		s := d.Components.Schemas[path[0]].Value
+		for _, name := range path[1:] {
+			if s = s.Properties[name].Value; s.Items != nil {
+				s = s.Items.Value
+			}
+		}
+		return s
+	}
+	flat := []string{ // other spellings, which the client has no use for
+		"actor_id", "actor_type", "actor_name", "actor_email", "target_id", "target_type", "target_name", "ip", "user_agent",
+	}
+	for _, x := range []struct {
+		of      any
+		schema  *openapi3.Schema
+		except  []string // of the description
+		besides []string // of the client's type
+	}{
+		{client.Event{}, schema("NewEvent"), flat, []string{"credential"}},
+		{client.Event{}, schema("Event"), nil, nil},
+		{client.Actor{}, schema("NewEvent", "actor"), nil, nil},
+		{client.Target{}, schema("NewEvent", "targets"), nil, nil},
+		{client.Context{}, schema("NewEvent", "context"), nil, nil},
+		{client.Change{}, schema("NewEvent", "changes"), nil, nil},
+		{client.Record{}, schema("Appended"), []string{"unchecked"}, nil},
+		{client.Place{}, schema("Places", "data"), []string{"unchecked"}, nil},
+		{client.Page{}, schema("EventList"), nil, nil},
+		{client.Checkpoint{}, schema("Checkpoint"), []string{"witnesses", "release", "evidence"}, nil},
+		{client.Error{}, schema("Problem"), []string{"type"}, nil},
+		{client.Item{}, schema("Problem", "errors"), nil, nil},
+	} {
+		var have, want []string
+		for f := range reflect.TypeOf(x.of).Fields() {
+			if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && !slices.Contains(x.besides, name) {
+				have = append(have, name)
+			}
+		}
+		for name := range x.schema.Properties {
+			if !slices.Contains(x.except, name) {
+				want = append(want, name)
+			}
+		}
+		slices.Sort(have)
+		slices.Sort(want)
+		if !slices.Equal(have, want) {
+			t.Errorf("%T has the members %v, described are %v", x.of, have, want)
+		}
+	}
+}
+
+// describing is a way to the server on which every exchange is held against the description.
+type describing struct {
+	s     *testServer
+	query url.Values // of the last request
+}
+
+func (d *describing) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	d.query = r.URL.Query()
+	d.s.describe(r, answer{resp.StatusCode, resp.Header, body})
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return resp, nil
+}
+
+// Whatever the client can ask is described, and of a list it can ask everything.
+func TestTheClientAsksWhatIsDescribed(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	way := &describing{s: s}
+	c, err := client.New(client.Config{Server: s.url, Key: s.admin, Log: "default", HTTP: &http.Client{Transport: way}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := client.Event{
+		ID: "a", Action: "a.b", OccurredAt: time.Now(), Actor: client.Actor{ID: "u", Type: "t", Name: "n", Email: "e@example.com"},
+		Targets: []client.Target{{ID: "t", Type: "t", Name: "n"}}, Outcome: client.Success,
+		Context:  client.Context{IP: "192.0.2.1", UserAgent: "u", Location: "l", SessionID: "s", RequestID: "r", Traceparent: "t"},
+		Changes:  []client.Change{{Field: "f", Before: nil, After: 1}},
+		Metadata: map[string]any{"a": map[string]any{"b": "c"}},
+	}
+	if _, err := c.AppendAndWait(t.Context(), event, client.Signed); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.AppendBatch(t.Context(), []client.Event{event, {Action: "a.c"}}); err != nil {
+		t.Error(err)
+	}
+	query := client.Query{
+		Actions: []string{"a.*", "b"}, ActorIDs: []string{"u", "v"}, ActorEmails: []string{"e@example.com"}, TargetIDs: []string{"t"},
+		TargetTypes: []string{"t"}, Outcomes: []client.Outcome{client.Success, client.Denied}, IPs: []string{"192.0.2.1"},
+		From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour), ReceivedFrom: time.Now().Add(-time.Hour), ReceivedTo: time.Now().Add(time.Hour),
+		Metadata: map[string][]string{"a.b": {"c", "d"}}, Oldest: true, Limit: 1,
+	}
+	page, err := c.Events(t.Context(), query)
+	if err != nil || len(page.Records) != 1 || page.Records[0].ID != "a" {
+		t.Errorf("got %+v, %v", page, err)
+	}
+	d, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range d.Paths.Value("/v1/events").Get.Parameters {
+		name := p.Value.Name
+		if name == "metadata" {
+			name = "metadata.a.b"
+		}
+		if name != "cursor" && way.query[name] == nil {
+			t.Errorf("the client doesn't ask for %s", name)
+		}
+	}
+	if _, err := c.Events(t.Context(), client.Query{Cursor: "x"}); !client.IsCode(err, "invalid_request") {
+		t.Errorf("got %v", err)
+	}
+	for record, err := range c.Follow(t.Context(), 0) {
+		if err != nil || record.Index == 1 {
+			break
+		}
+	}
+	_, eventErr := c.Event(t.Context(), "a")
+	_, proofErr := c.Proof(t.Context(), "a", client.Signed)
+	_, headErr := c.Checkpoint(t.Context())
+	if err := errors.Join(eventErr, proofErr, headErr); err != nil {
+		t.Error(err)
 	}
 }
