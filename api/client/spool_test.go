@@ -124,12 +124,12 @@ func TestASpoolOutlivesServerAndProcess(t *testing.T) {
 	t.Parallel()
 	s, dir := newServer(t), t.TempDir()
 	s.refuse.Store(true)
-	spool, problems := openSpool(t, s, dir, nil)
+	spool, _ := openSpool(t, s, dir, nil)
 	record(t, spool, numbers(0, 10)...)
 	if err := spool.Close(closed(t)); err == nil || !strings.Contains(err.Error(), "10 events are not sent yet") {
 		t.Errorf("got %v, want how many are left", err)
 	}
-	spool, problems = openSpool(t, s, dir, nil)
+	spool, problems := openSpool(t, s, dir, nil)
 	record(t, spool, numbers(10, 20)...)
 	until(t, "a failure", func() bool { return spool.Stats().Retries > 1 })
 	if got := spool.Stats(); got.Recovered != 10 || got.Pending != 20 || got.Bytes == 0 || got.LastError == "" {

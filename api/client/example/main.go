@@ -53,19 +53,17 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	web := &http.Server{Addr: *listen, Handler: newApp(c, spool), ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		<-ctx.Done()
-		web.Shutdown(context.WithoutCancel(ctx))
-	}()
+	served := make(chan error, 1)
+	go func() { served <- web.ListenAndServe() }()
 	fmt.Printf("listening on http://%s\n", *listen)
-	err = web.ListenAndServe()
-	if errors.Is(err, http.ErrServerClosed) {
-		err = nil
+	select {
+	case err = <-served:
+	case <-ctx.Done():
 	}
-	// What can't be sent in this time is sent by the next start.
+	// First the requests, which record events, then the events. What can't be sent in this time is sent by the next start.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(err, spool.Close(ctx))
+	return errors.Join(err, web.Shutdown(ctx), spool.Close(ctx))
 }
 
 // app is the application.
