@@ -57,8 +57,8 @@ func Start(dir string, wrap func(http.Handler) http.Handler) (*Server, error) {
 		service.Close()
 		return store.Close()
 	}}
-	if s.Log, err = service.CreateLog(ctx, api.DefaultLog, false); err == nil {
-		_, s.Key, err = service.CreateKey(ctx, log.RoleAdmin, 0, "test")
+	if s.Log, err = service.CreateLog(ctx, api.DefaultLog, log.Settings{}); err == nil {
+		_, s.Key, err = service.CreateKey(ctx, log.Key{Role: log.RoleAdmin, Name: "test"})
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -50,8 +51,12 @@ func TestMiddleware(t *testing.T) {
 		}, client.Event{Action: "a", Outcome: client.Unknown}},
 	} {
 		var m memory
-		h := client.Middleware(&m, client.MiddlewareOptions{Describe: describe})(x.serve)
-		r := httptest.NewRequest(http.MethodPost, "/", nil)
+		gone, leave := context.WithCancel(t.Context())
+		h := client.Middleware(&m, client.MiddlewareOptions{Describe: describe})(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			leave() // whoever sent the request doesn't wait for the answer
+			x.serve(w, r)
+		}))
+		r := httptest.NewRequestWithContext(gone, http.MethodPost, "/", nil)
 		r.RemoteAddr = "[2001:db8::1%eth0]:4711"
 		r.Header.Set("X-User", "user_123")
 		r.Header.Set("User-Agent", strings.Repeat("ü", 2000)+"\xff")

@@ -16,6 +16,7 @@ func (c *Client) Event(ctx context.Context, id string) (*Record, error) {
 
 // Query selects events. Different members must all be met, and each is met by any of its values.
 type Query struct {
+	Words        []string // in the texts of an event: of each of these all words, whatever their capitals
 	Actions      []string // an action, or with * at the end what it begins with: user.*
 	ActorIDs     []string
 	ActorEmails  []string
@@ -37,7 +38,7 @@ type Query struct {
 func (q *Query) values() url.Values {
 	v := url.Values{}
 	for name, values := range map[string][]string{
-		"action": q.Actions, "actor_id": q.ActorIDs, "actor_email": q.ActorEmails,
+		"q": q.Words, "action": q.Actions, "actor_id": q.ActorIDs, "actor_email": q.ActorEmails,
 		"target_id": q.TargetIDs, "target_type": q.TargetTypes, "ip": q.IPs,
 	} {
 		if len(values) > 0 {
@@ -73,6 +74,11 @@ type Page struct {
 	Next    string   `json:"next_cursor"` // "" if this is the last page
 	More    bool     `json:"has_more"`
 	Size    uint64   `json:"size"` // of the log, when the page was made
+	// Searched is the part of the log that the page is about: every event from index From up to before To.
+	Searched struct {
+		From uint64 `json:"from"`
+		To   uint64 `json:"to"`
+	} `json:"searched"`
 }
 
 // Events returns a page of the events that the query selects.

@@ -165,7 +165,7 @@ func refusedBy(err error, events []spooled) (refused map[string]error, split boo
 	}
 	refused = make(map[string]error)
 	switch {
-	case e.Code == "invalid_event":
+	case e.Code == "invalid_event" || e.Code == "action_not_allowed":
 		for _, item := range e.Errors {
 			if item.Index != nil && *item.Index >= 0 && *item.Index < len(events) {
 				id := events[*item.Index].id

@@ -19,7 +19,10 @@ type memory struct {
 	err    error
 }
 
-func (m *memory) Record(_ context.Context, e client.Event) error {
+func (m *memory) Record(ctx context.Context, e client.Event) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	m.events = append(m.events, e)
 	return m.err
 }

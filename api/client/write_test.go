@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -136,6 +137,29 @@ func TestSyncAcrossSegments(t *testing.T) {
 	if got := len(readAll(t, dir)); got != writers*each {
 		t.Errorf("got %d events, want %d", got, writers*each)
 	}
+}
+
+// Whoever waits for an event of a segment that has ended looks at the next one.
+func TestASegmentIsForcedToTheDiskAsItEnds(t *testing.T) {
+	t.Parallel()
+	s, err := OpenSpool(SpoolConfig{Client: nowhere(t), Dir: t.TempDir(), MaxBytes: minMaxBytes, OnError: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before uint64
+	for s.last < 2 {
+		before = s.written
+		event := fmt.Sprintf(`{"id":"%d","action":"a","metadata":{"x":%q}}`, before, strings.Repeat("x", 50_000))
+		if _, err := s.write(t.Context(), appendFrame(nil, []byte(event))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.synced != before {
+		t.Errorf("%d events are known to be on the disk, want the %d of the segment that has ended", s.synced, before)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.Close(ctx) // there is nobody to send to
 }
 
 func TestNewIDs(t *testing.T) {
