@@ -70,6 +70,7 @@ func (s *testServer) tryExport(query string) (body []byte, header http.Header, e
 	if err != nil {
 		return body, resp.Header, end, err
 	}
+	s.describe(req, answer{resp.StatusCode, resp.Header, body})
 	if err := json.Unmarshal([]byte(resp.Trailer.Get("Export-End")), &end); err != nil {
 		s.t.Fatalf("trailer %v: %v", resp.Trailer, err)
 	}

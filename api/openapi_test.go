@@ -147,24 +147,50 @@ func (d *description) check(req *http.Request, got answer, roleOf func(*http.Req
 		RequestValidationInput: input, Status: got.status, Header: got.header, Body: io.NopCloser(bytes.NewReader(got.body)),
 		Options: input.Options,
 	})
+	if err == nil && got.status == http.StatusOK && got.header.Get("Content-Type") == "application/x-ndjson" && got.header.Get("Content-Encoding") == "" {
+		err = d.checkExport(got.body)
+	}
 	if err != nil {
 		return fmt.Errorf("the answer %d is not what is described: %w", got.status, err)
 	}
 	return nil
 }
 
-// checkLines holds a batch of lines against the description of a batch.
-func (d *description) checkLines(body []byte) error {
-	events := []any{}
+// checkExport holds the lines of an export against the description of one that is not in lines.
+func (d *description) checkExport(body []byte) error {
+	lines, err := decodeLines(body)
+	if err != nil || len(lines) == 0 {
+		return err
+	}
+	last, ok := lines[len(lines)-1].(map[string]any)
+	if !ok {
+		return fmt.Errorf("the last line is %v", lines[len(lines)-1])
+	}
+	last["data"] = lines[:len(lines)-1]
+	return d.Components.Schemas["Export"].Value.VisitJSON(last, openapi3.EnableJSONSchema2020())
+}
+
+// decodeLines decodes NDJSON.
+func decodeLines(body []byte) ([]any, error) {
+	lines := []any{}
 	for line := range bytes.Lines(body) {
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		event, err := openapi3filter.JSONBodyDecoder(bytes.NewReader(line), nil, nil, nil)
+		v, err := openapi3filter.JSONBodyDecoder(bytes.NewReader(line), nil, nil, nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		events = append(events, event)
+		lines = append(lines, v)
+	}
+	return lines, nil
+}
+
+// checkLines holds a batch of lines against the description of a batch.
+func (d *description) checkLines(body []byte) error {
+	events, err := decodeLines(body)
+	if err != nil {
+		return err
 	}
 	return d.Components.Schemas["Batch"].Value.VisitJSON(map[string]any{"events": events}, openapi3.EnableJSONSchema2020())
 }
@@ -226,7 +252,7 @@ func init() {
 		data, err := io.ReadAll(body)
 		return string(data), err
 	}
-	for _, kind := range []string{"application/x-ndjson", "application/ndjson", "application/octet-stream"} {
+	for _, kind := range []string{"application/x-ndjson", "application/ndjson", "application/octet-stream", "text/csv"} {
 		openapi3filter.RegisterBodyDecoder(kind, text)
 	}
 }
@@ -341,7 +367,7 @@ func TestErrorCodesAreThoseOfTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want, have []string
-	for _, m := range regexp.MustCompile("(?m)^\\| [45][0-9]{2} \\| (`[a-z_`, ]+`) \\|").FindAllSubmatch(page, -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| [45][0-9, ]+ \\| (`[a-z_`, ]+`) \\|").FindAllSubmatch(page, -1) {
 		want = append(want, strings.Split(strings.ReplaceAll(string(m[1]), "`", ""), ", ")...)
 	}
 	for _, code := range d.Components.Schemas["Problem"].Value.Properties["code"].Value.Enum {
