@@ -416,6 +416,7 @@ func TestTheClientKnowsWhatIsDescribed(t *testing.T) {
 		{client.Place{}, schema("Places", "data"), []string{"unchecked"}, nil},
 		{client.Page{}, schema("EventList"), nil, nil},
 		{client.Checkpoint{}, schema("Checkpoint"), []string{"witnesses", "release", "evidence"}, nil},
+		{client.ExportEnd{}, schema("ExportEnd"), nil, nil},
 		{client.Error{}, schema("Problem"), []string{"type"}, nil},
 		{client.Item{}, schema("Problem", "errors"), nil, nil},
 	} {
@@ -513,9 +514,10 @@ func TestTheClientAsksWhatIsDescribed(t *testing.T) {
 		}
 	}
 	_, eventErr := c.Event(t.Context(), "a")
+	_, exportErr := c.Export(t.Context(), query, client.NDJSON, io.Discard)
 	_, proofErr := c.Proof(t.Context(), "a", client.Signed)
 	_, headErr := c.Checkpoint(t.Context())
-	if err := errors.Join(eventErr, proofErr, headErr); err != nil {
+	if err := errors.Join(eventErr, exportErr, proofErr, headErr); err != nil {
 		t.Error(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -113,10 +114,30 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 func (c *Client) once(ctx context.Context, r request) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	query := url.Values{}
-	for name, values := range r.query {
-		query[name] = values
+	req, err := c.newRequest(ctx, r)
+	if err != nil {
+		return nil, err
 	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.failure(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: reading the answer: %w", c.base, err)
+	case len(body) > maxAnswer:
+		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", c.base, maxAnswer)
+	case res.StatusCode/100 != 2:
+		return nil, newError(res, body)
+	}
+	return body, nil
+}
+
+func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, error) {
+	query := url.Values{}
+	maps.Copy(query, r.query)
 	if c.log != "" {
 		query.Set("log", c.log)
 	}
@@ -133,25 +154,15 @@ func (c *Client) once(ctx context.Context, r request) ([]byte, error) {
 	if r.kind != "" {
 		req.Header.Set("Content-Type", r.kind)
 	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		// net/http puts the method and the whole address in front; the base says enough.
-		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
-		}
-		return nil, fmt.Errorf("%s: %w", c.base, err)
+	return req, nil
+}
+
+// failure returns the error of a request that got no answer. net/http puts the method and the whole address in front; the base says enough.
+func (c *Client) failure(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
 	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%s: reading the answer: %w", c.base, err)
-	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("%s: the answer is longer than %d bytes", c.base, maxAnswer)
-	case res.StatusCode/100 != 2:
-		return nil, newError(res, body)
-	}
-	return body, nil
+	return fmt.Errorf("%s: %w", c.base, err)
 }
 
 // get gets a path and decodes the answer.

@@ -1,7 +1,10 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"go/parser"
@@ -238,6 +241,80 @@ func TestReading(t *testing.T) {
 	}
 	if _, err := other.Checkpoint(t.Context()); !client.IsCode(err, "not_found") {
 		t.Errorf("a log that isn't there: %v", err)
+	}
+}
+
+func TestExports(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	c := s.client(t)
+	var events []client.Event
+	for i := range 100 {
+		events = append(events, client.Event{Action: "a." + strconv.Itoa(i%2), Metadata: map[string]any{"x": strings.Repeat("x", 500)}})
+	}
+	if _, err := c.AppendBatch(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AppendAndWait(t.Context(), client.Event{Action: "a.0"}, client.Signed); err != nil {
+		t.Fatal(err)
+	}
+	for format, begin := range map[string]string{client.NDJSON: `{"id":"`, client.JSON: `{"data":[`, client.CSV: `index,received_at,`, client.Bundle: "PK"} {
+		var file bytes.Buffer
+		end, err := c.Export(t.Context(), client.Query{Actions: []string{"a.1"}, Limit: 3}, format, &file)
+		if err != nil || end.Count != 50 || *end.FirstIndex != 1 || *end.LastIndex != 99 || end.Size != 101 || end.Cursor == "" {
+			t.Errorf("%s: got %+v, %v", format, end, err)
+			continue
+		}
+		if !strings.HasPrefix(file.String(), begin) {
+			t.Errorf("%s: got %.100q", format, file.String())
+		}
+		if (end.Manifest != "") != (format == client.Bundle) {
+			t.Errorf("%s: got manifest %q", format, end.Manifest)
+		}
+		next, err := c.Export(t.Context(), client.Query{Actions: []string{"a.1"}, Cursor: end.Cursor}, format, io.Discard)
+		if err != nil || next.Count != 0 || next.FirstIndex != nil {
+			t.Errorf("%s: after the end got %+v, %v", format, next, err)
+		}
+	}
+	if _, err := c.Export(t.Context(), client.Query{}, "xml", io.Discard); !client.IsCode(err, "invalid_request") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An export that lacks its end, or isn't what the end says, is not taken for one.
+func TestExportsThatAreNotComplete(t *testing.T) {
+	t.Parallel()
+	const body = `{"id":"a"}` + "\n"
+	sum := sha256.Sum256([]byte(body))
+	end := `{"log":"default","from":0,"size":1,"count":1,"first_index":0,"last_index":0,"sha256":"` + hex.EncodeToString(sum[:]) + `","cursor":"c"}`
+	for name, x := range map[string]struct {
+		body, end string
+		whole     bool
+	}{
+		"whole":            {body + `{"end":` + end + "}\n", end, true},
+		"no trailer":       {body + `{"end":` + end + "}\n", "", false},
+		"no last line":     {body, end, false},
+		"a line too few":   {`{"end":` + end + "}\n", end, false},
+		"a line too many":  {body + body + `{"end":` + end + "}\n", end, false},
+		"not an end":       {body + `{"end":x}`, "x", false},
+		"something after":  {body + `{"end":` + end + "}\n\n", end, false},
+		"nothing whatever": {"", "", false},
+	} {
+		c, err := client.New(client.Config{Server: "http://treeline.example", Key: "k", HTTP: &http.Client{
+			Transport: answers(func(*http.Request) (*http.Response, error) {
+				res := answer(200, "application/x-ndjson", x.body)
+				if x.end != "" {
+					res.Trailer = http.Header{"Export-End": {x.end}}
+				}
+				return res, nil
+			}),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.Export(t.Context(), client.Query{}, client.NDJSON, io.Discard); (err == nil) != x.whole {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
 	}
 }
 
