@@ -304,6 +304,7 @@ func (s *testServer) toldRequests(name string) map[string]request {
 		"GET /logs/{name}/tile/{path...}": {path: "/logs/" + name + "/tile/0/000.p/1"},
 		"GET /logs/{name}/growth/{index}": {path: "/logs/hub/growth/0"},
 		"GET /witness/logs":               {path: "/witness/logs"},
+		"GET /openapi.yaml":               {path: "/openapi.yaml"},
 		"GET /healthz":                    {path: "/healthz"},
 		"GET /readyz":                     {path: "/readyz"},
 	}

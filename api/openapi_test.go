@@ -148,7 +148,11 @@ func (d *description) check(req *http.Request, got answer, roleOf func(*http.Req
 		Options: input.Options,
 	})
 	if err == nil && got.status == http.StatusOK && got.header.Get("Content-Type") == "application/x-ndjson" && got.header.Get("Content-Encoding") == "" {
-		err = d.checkExport(got.body)
+		if path == "/v1/verify" {
+			err = d.checkVerified(got.body)
+		} else {
+			err = d.checkExport(got.body)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("the answer %d is not what is described: %w", got.status, err)
@@ -168,6 +172,20 @@ func (d *description) checkExport(body []byte) error {
 	}
 	last["data"] = lines[:len(lines)-1]
 	return d.Components.Schemas["Export"].Value.VisitJSON(last, openapi3.EnableJSONSchema2020())
+}
+
+// checkVerified holds the lines of a verification against the description of each.
+func (d *description) checkVerified(body []byte) error {
+	lines, err := decodeLines(body)
+	if err != nil {
+		return err
+	}
+	for _, line := range lines {
+		if err := d.Components.Schemas["Verified"].Value.VisitJSON(line, openapi3.EnableJSONSchema2020()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // decodeLines decodes NDJSON.

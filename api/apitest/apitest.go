@@ -40,7 +40,8 @@ func Start(dir string, wrap func(http.Handler) http.Handler) (*Server, error) {
 	}
 	logger, registry, seed := slog.New(slog.NewTextHandler(io.Discard, nil)), prometheus.NewRegistry(), checkpoint.Seed{7}
 	service, err := log.Open(ctx, log.Config{
-		Store: store, Seed: seed, Fence: fence, Prefix: "test.example", Interval: 10 * time.Millisecond, Logger: logger, Metrics: registry,
+		System: true,
+		Store:  store, Seed: seed, Fence: fence, Prefix: "test.example", Interval: 10 * time.Millisecond, Logger: logger, Metrics: registry,
 	})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -57,8 +58,8 @@ func Start(dir string, wrap func(http.Handler) http.Handler) (*Server, error) {
 		service.Close()
 		return store.Close()
 	}}
-	if s.Log, err = service.CreateLog(ctx, api.DefaultLog, log.Settings{}); err == nil {
-		_, s.Key, err = service.CreateKey(ctx, log.Key{Role: log.RoleAdmin, Name: "test"})
+	if s.Log, err = service.CreateLog(ctx, log.ByServer(), api.DefaultLog, log.Settings{}); err == nil {
+		_, s.Key, err = service.CreateKey(ctx, log.ByServer(), log.Key{Role: log.RoleAdmin, Name: "test"})
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
