@@ -134,16 +134,16 @@ func TestKeyCreatePrintsOnlyTheKey(t *testing.T) {
 func TestListFollowsPagesAndAlignsColumns(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("cursor") == "" {
-			w.Write([]byte(`{"data":[{"name":"a","title":"A, Inc.","origin":"h/logs/a","public":true,"stopped":"rollback","sizes":{"size":12,"signed":11,"released":11}}],"next_cursor":"c","has_more":true}`))
+			w.Write([]byte(`{"data":[{"name":"a","title":"A, Inc.","origin":"h/logs/a","public":true,"stopped":"rollback","sizes":{"size":12,"signed":11,"witnessed":9,"released":11}}],"next_cursor":"c","has_more":true}`))
 			return
 		}
 		w.Write([]byte(`{"data":[{"name":"longer\u001b","origin":"h/logs/b","created_at":"2026","frozen":true}],"next_cursor":null,"has_more":false}`))
 	}))
 	defer server.Close()
 	_, stdout, _ := runCommand(t, "", "log", "list", "--server", server.URL)
-	want := `NAME          ORIGIN    SIZE  SIGNED  RELEASED  PUBLIC  CREATED  STATE    TITLE
-a             h/logs/a  12    11      11        yes     -        stopped  A, Inc.
-longer\u001b  h/logs/b  0     0       0         no      2026     frozen   -
+	want := `NAME          ORIGIN    SIZE  SIGNED  WITNESSED  RELEASED  PUBLIC  CREATED  STATE    TITLE
+a             h/logs/a  12    11      9          11        yes     -        stopped  A, Inc.
+longer\u001b  h/logs/b  0     0       0          0         no      2026     frozen   -
 `
 	if stdout != want {
 		t.Errorf("got\n%s\nwant\n%s", stdout, want)
