@@ -10,8 +10,13 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// blockSize is how many bytes of entries make a block full. One may be larger by an entry, which is at most a bitmap and a key.
-const blockSize = 4 << 10
+// blockSize is how many bytes of entries make a block full, oldBlockSize those of a segment without words, as it was written before
+// there were any. A block may be larger by an entry, which is at most a bitmap and a key. Two that are usual fit into a page of
+// PostgreSQL, one into a page of SQLite.
+const (
+	blockSize    = 3840
+	oldBlockSize = 4 << 10
+)
 
 const checksumSize = 8
 
@@ -70,12 +75,19 @@ type encoder struct {
 	scratch []byte
 }
 
+func (e *encoder) full() int {
+	if e.segment.Words == 0 {
+		return oldBlockSize
+	}
+	return blockSize
+}
+
 // add adds a key with its postings, which are ascending and not empty.
 func (e *encoder) add(key []byte, offsets []uint32) {
 	switch {
 	case e.key == nil:
 		e.key = []byte{firstKey}
-	case len(e.entries) >= blockSize:
+	case len(e.entries) >= e.full():
 		e.flush(key)
 		e.key, e.last = slices.Clone(key), e.last[:0]
 	}
