@@ -1,9 +1,9 @@
 // Command example is a small web application that writes its audit log to Treeline: people are given roles in a team.
 //
 //	go run ./api/client/example -server http://localhost:8080 -key "$KEY"
-//	curl -u alice: -X PUT http://localhost:8090/members/bob -d editor
-//	curl -u bob: -X PUT http://localhost:8090/members/bob -d owner
-//	curl -u alice: http://localhost:8090/history/bob
+//	curl -u alice: -X PUT http://localhost:8085/members/bob -d editor
+//	curl -u bob: -X PUT http://localhost:8085/members/bob -d owner
+//	curl -u alice: http://localhost:8085/history/bob
 //
 // What there is to see is in newApp: the audit log takes one line there, and a few in the handlers.
 package main
@@ -34,7 +34,7 @@ func main() {
 }
 
 func run() error {
-	listen := flag.String("listen", "localhost:8090", "`ADDRESS` of the application")
+	listen := flag.String("listen", "localhost:8085", "`ADDRESS` of the application")
 	server := flag.String("server", "http://localhost:8080", "base `URL` of the Treeline server")
 	key := flag.String("key", os.Getenv("TREELINE_KEY"), "API key that may append and read")
 	dir := flag.String("spool", "audit-spool", "`FOLDER` for events that are not sent yet")
