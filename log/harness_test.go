@@ -36,7 +36,7 @@ const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndS
 	"TestTamperingWithTheHubIsFound|TestALogSignsAgainWhatTheHubHas|TestALogThatIsNotWhatTheHubSaysIsNotSigned|TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
 	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
-	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
+	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestARecheckFindsTamperingInItsRange|TestManyCheckpointsAreAllChecked|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
 // TestMain runs all tests on the embedded store, or on PostgreSQL.
 func TestMain(m *testing.M) { pgtest.Either(m, &onPostgres, onlySQLite) }

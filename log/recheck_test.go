@@ -152,9 +152,6 @@ func (x tampering) checkRecheck(t *testing.T, s *testService) {
 // A part of a log that was tampered with is whole or not by itself, and by whether it leads to what was signed.
 func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 	t.Parallel()
-	if onPostgres {
-		t.Skip("who tampers does it to a SQLite file")
-	}
 	whole := newTampered(t)
 	damages := map[string]func(f *intruder){
 		"content":    func(f *intruder) { f.editByte("payloads", "payload", "idx = 123", -4) },
@@ -165,6 +162,13 @@ func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 		"checkpoint": func(f *intruder) { f.editByte("checkpoints", "note", "size = 300", 40) },
 		"newest":     func(f *intruder) { f.editByte("checkpoints", "note", "size = 600", 40) },
 		"history":    func(f *intruder) { f.rebuild(f.rewrite(350)) },
+		"signed anew": func(f *intruder) {
+			all := f.rewrite(350)
+			f.rebuild(all)
+			for _, size := range []int{500, 600} {
+				f.exec(`UPDATE checkpoints SET note = ? WHERE size = ?`, f.note(testSeed, uint64(size), rootOf(all[:size])), size)
+			}
+		},
 	}
 	for _, x := range []struct {
 		damage   string
@@ -195,6 +199,7 @@ func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 		{"newest", 0, 600, 600, log.KindInvalid, "the recorded checkpoint of size 600 doesn't verify"},
 		{"history", 100, 200, 0, log.KindInvalid, "don't lead to the newest checkpoint of size 600"},
 		{"history", 300, 400, 300, log.KindInvalid, "don't lead to the newest checkpoint of size 600"},
+		{"signed anew", 0, 300, 300, log.KindInvalid, "the entries [0, 300) and the stored tree beside them don't lead to the fence's checkpoint of size 600"},
 		{"history", 300, 500, 300, log.KindDiverged, "entries of [300, 500) were changed after they were signed"},
 	} {
 		t.Run(fmt.Sprintf("%s [%d, %d)", x.damage, x.from, x.to), func(t *testing.T) {
@@ -216,6 +221,31 @@ func TestARecheckFindsTamperingInItsRange(t *testing.T) {
 				t.Errorf("got %+v, want %s at %d: …%s…", report.Problems, x.kind, x.index, x.what)
 			}
 		})
+	}
+}
+
+// However many checkpoints there are, each is checked.
+func TestManyCheckpointsAreAllChecked(t *testing.T) {
+	t.Parallel()
+	const size = 2100
+	s := newTestService(t)
+	s.appendSigned(size)
+	s.close()
+	s.forge(t, func(f *intruder) {
+		tree := merkle.NewRange()
+		for i, e := range f.entries() {
+			tree.Append(e.LeafHash(), nil)
+			if i+1 < size {
+				f.exec(`INSERT INTO checkpoints (log, size, note) VALUES (?, ?, ?)`, f.log.ID, i+1, f.note(testSeed, uint64(i+1), tree.Root()))
+			}
+		}
+	})
+	if r := s.check(); r.Checkpoints != size+1 {
+		t.Errorf("fsck: got %d checkpoints, want %d", r.Checkpoints, size+1)
+	}
+	s.open()
+	if _, r := s.recheck(100, 2050); r.Checkpoints != 1952 || len(r.Problems) > 0 {
+		t.Errorf("recheck: got %d checkpoints, want those of 1,951 sizes and the newest; problems %+v", r.Checkpoints, r.Problems)
 	}
 }
 
