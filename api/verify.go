@@ -91,10 +91,6 @@ func (s *Server) getVerify(w http.ResponseWriter, r *http.Request, l *log.Log, q
 		out.head()
 		return nil
 	}
-	// The deadline for reading the request would otherwise end its context.
-	if err := out.control.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
