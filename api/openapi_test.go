@@ -74,6 +74,9 @@ func closeSchema(ref *openapi3.SchemaRef, seen map[*openapi3.Schema]bool) {
 		s.AdditionalProperties.Has = &no
 	}
 	closeSchema(s.Items, seen)
+	for _, one := range s.OneOf {
+		closeSchema(one, seen)
+	}
 	for _, p := range s.Properties {
 		closeSchema(p, seen)
 	}

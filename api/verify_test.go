@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -92,8 +93,13 @@ func readVerify(t testing.TB, lines *bufio.Scanner) (v verification) {
 
 func (s *testServer) verify(query, key string) verification {
 	s.t.Helper()
-	_, lines := s.startVerify(s.t.Context(), s.url, query, key)
-	return readVerify(s.t, lines)
+	res, _ := s.startVerify(s.t.Context(), s.url, query, key)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.describe(res.Request, answer{res.StatusCode, res.Header, body})
+	return readVerify(s.t, bufio.NewScanner(bytes.NewReader(body)))
 }
 
 // appendSigned appends n events to a log, and waits until all are signed.
