@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -267,6 +268,42 @@ func TestRejectedEventsArePutAside(t *testing.T) {
 	}
 	if !problems.has("is rejected") {
 		t.Errorf("reported %v", problems.all)
+	}
+}
+
+// A key that is for some actions only keeps none of these from being sent.
+func TestActionsThatTheKeyIsNotForArePutAside(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	req, err := http.NewRequest(http.MethodPost, s.URL+"/v1/keys", strings.NewReader(`{"role":"writer","actions":["n.*"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+s.Key)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var made struct{ Key string }
+	if err := json.NewDecoder(res.Body).Decode(&made); err != nil || made.Key == "" {
+		t.Fatalf("got %d %+v, %v", res.StatusCode, made, err)
+	}
+	c, err := client.New(client.Config{Server: s.URL, Key: made.Key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.refuse.Store(true) // until all are there
+	spool, problems := openSpool(t, s, t.TempDir(), func(config *client.SpoolConfig) { config.Client = c })
+	record(t, spool, "n.0", "other", "n.1")
+	s.refuse.Store(false)
+	closeSpool(t, spool)
+	if got, want := s.actions(t), []string{"n.0", "n.1"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := spool.Stats(); got.Rejected != 1 || !problems.has("403 action_not_allowed: /action: ") {
+		t.Errorf("got %+v, reported %v", got, problems.all)
 	}
 }
 
