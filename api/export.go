@@ -86,12 +86,13 @@ func (s *Server) newExport(l *log.Log, q query) (*export, error) {
 func (x *export) pages(ctx context.Context, fn func([]log.Record) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	pages := make(chan []log.Record)
+	size := x.size // fn may make the export end sooner
 	var reader errgroup.Group
 	reader.Go(func() error {
 		defer close(pages)
-		for from := x.from; from < x.size; {
+		for from := x.from; from < size; {
 			found, err := x.log.Search(ctx, x.filter, log.Page{
-				Oldest: true, Position: from, Size: x.size, Limit: exportPage, MaxBytes: exportPageBytes,
+				Oldest: true, Position: from, Size: size, Limit: exportPage, MaxBytes: exportPageBytes,
 			})
 			if err != nil {
 				return err

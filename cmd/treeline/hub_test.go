@@ -163,7 +163,7 @@ func TestEventsAreWitnessedThroughTheHub(t *testing.T) {
 	if out := watcher.exits(exitDiverged, both...); !strings.Contains(out, "of the hub audit.example.com/logs/hub") {
 		t.Errorf("treeline audit of the fork, by who has followed the hub:\n%s", out)
 	}
-	if out := h.third().exits(exitUnverified, both...); !strings.Contains(out, "/logs/hub/growth/") {
+	if out := h.third().exits(exitInvalid, both...); !strings.Contains(out, "/logs/hub/growth/") {
 		t.Errorf("treeline audit of the fork, by who comes new:\n%s", out)
 	}
 	verified()

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/postgres/pgtest"
 )
@@ -44,7 +46,8 @@ func (c *cluster) newestRecorded(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := store.Checkpoint(t.Context(), infos[0].ID, 1<<40)
+	at := slices.IndexFunc(infos, func(i log.Info) bool { return i.Name == "default" })
+	signed, err := store.Checkpoint(t.Context(), infos[at].ID, 1<<40)
 	if err != nil {
 		t.Fatal(err)
 	}
