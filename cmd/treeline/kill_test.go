@@ -146,6 +146,10 @@ func TestOpsListener(t *testing.T) {
 		t.Errorf("/healthz: %q", got)
 	}
 	metrics := text("/metrics")
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(metrics, "\ntreeline_unsigned_events 0\n") && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // for the system log, which nobody has waited for
+		metrics = text("/metrics")
+	}
 	for _, want := range []string{
 		`treeline_log_size{log="default"} 600`, `treeline_log_signed_size{log="default"} 600`,
 		`treeline_log_released_size{log="default"} 600`, `treeline_log_size{log="system"} 2`, // the log and the admin's key are made
