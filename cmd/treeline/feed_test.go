@@ -465,7 +465,7 @@ func TestWitnessesOfTheHubHoldEveryLog(t *testing.T) {
 	stops := func(p *process) error { return p.wrote("DATA RACE", "panic") }
 	for range 2 {
 		p = servingWith(t, stops, old, flags...)
-		if r, err := p.call(http.MethodPost, "/v1/events", []byte(oneEvent)); err != nil || r.status != http.StatusServiceUnavailable {
+		if r, err := p.call(http.MethodPost, "/v1/events", []byte(oneEvent), "Content-Type", "application/json"); err != nil || r.status != http.StatusServiceUnavailable {
 			t.Errorf("an append to a store that is an old one: got %v, %v, want 503", r, err)
 		}
 		reasons := p.awaitReady(t, http.StatusServiceUnavailable)
