@@ -465,12 +465,12 @@ func TestWitnessesOfTheHubHoldEveryLog(t *testing.T) {
 	stops := func(p *process) error { return p.wrote("DATA RACE", "panic") }
 	for range 2 {
 		p = servingWith(t, stops, old, flags...)
-		if r, err := p.call(http.MethodPost, "/v1/events", []byte(oneEvent), "Content-Type", "application/json"); err != nil || r.status != http.StatusServiceUnavailable {
-			t.Errorf("an append to a store that is an old one: got %v, %v, want 503", r, err)
-		}
 		reasons := p.awaitReady(t, http.StatusServiceUnavailable)
 		if !strings.Contains(reasons, "log hub is stopped") || !strings.Contains(reasons, "another history") || !strings.Contains(reasons, "no log is signed") {
 			t.Errorf("readiness: got %q, want that the hub is stopped, and no log signed", reasons)
+		}
+		if r, err := p.call(http.MethodPost, "/v1/events", []byte(oneEvent), "Content-Type", "application/json"); err != nil || r.status != http.StatusServiceUnavailable {
+			t.Errorf("an append to a store that is an old one: got %v, %v, want 503", r, err)
 		}
 		if head := p.awaitHead(t, "any", func(witnessedHead) bool { return true }); head.Sizes["signed"] != 1 || head.Sizes["size"] != 1 {
 			t.Errorf("sizes: got %+v, want nothing appended or signed beyond 1", head.Sizes)
