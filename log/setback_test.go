@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,7 +209,7 @@ func (m *member) stops(why string, left, signed uint64) {
 	m.t.Helper()
 	l := m.log()
 	m.until("the log to be stopped: "+why, func() bool { return l.Stopped() != nil })
-	if !strings.Contains(l.Stopped().Error(), why) {
+	if !regexp.MustCompile(why).MatchString(l.Stopped().Error()) {
 		m.t.Errorf("stopped for %v, want %q", l.Stopped(), why)
 	}
 	if err := m.Ready(m.t.Context()); err == nil {
@@ -265,8 +266,8 @@ func TestAStoreThatIsSetBackUnderItsServersIsNoticed(t *testing.T) {
 			a.fence.away.Store(false)
 			b.fence.away.Store(false)
 			// By its head, or by whoever reads the entries first.
-			a.stops("the store", 1, 1)
-			b.stops("the store", 1, 1) // though another one has acknowledged them
+			a.stops("the store('s head is at 1| is damaged)", 1, 1)
+			b.stops("the store('s head is at 1| is damaged)", 1, 1) // though another one has acknowledged them
 		},
 		"an append doesn't take the place of what is gone": func(t *testing.T, a, b *member, setBack func()) {
 			a.fence.away.Store(true)
