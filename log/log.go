@@ -25,6 +25,7 @@ type Log struct {
 	queue      logQueue // guarded by the sequencer
 	progress   progress
 	settings   atomic.Pointer[Settings]
+	custody    atomic.Pointer[custody]
 	signing    sync.Mutex // guards publisher
 	publisher  *checkpoint.Publisher
 	recorded   []byte                 // the note that this server recorded last; guarded by signing

@@ -18,8 +18,17 @@ type Record struct {
 	State      State
 	ReceivedAt int64 // µs since 1970 UTC
 	Previous   merkle.Hash
-	Event      []byte // canonical; nil when the content is gone
-	Seed       []byte // 32 bytes; nil when the content is gone
+	Event      []byte // canonical; nil when the content is gone, in part or all of it
+	Seed       []byte // 32 bytes; nil when the content is gone, in part or all of it
+
+	// Of an event of which claims were erased, instead of Event and Seed: its claims, those that were erased withheld, and the events
+	// treeline.subject.erased that say so.
+	Claims   []Claim
+	ErasedBy []Ref
+	// Of an event that was purged, instead of all that: the event treeline.retention.purged that says so, and the event digest in its
+	// entry. Its ID is known only where the record was asked for by it.
+	PurgedBy *Ref
+	Digest   *[32]byte
 }
 
 // Disclosure returns what the record discloses of its event.

@@ -56,6 +56,10 @@ type Config struct {
 	System bool
 	// FailOpen releases all that is signed, whatever the witnesses say.
 	FailOpen bool
+	// RetentionCoolingOff is how long a change of a log's retention policy that loses something waits before it takes effect.
+	RetentionCoolingOff time.Duration
+	// RetentionApproval means that it also waits until another API key has approved it.
+	RetentionApproval bool
 	// MLDSA means that checkpoints are signed with ML-DSA-44, too, beside Ed25519.
 	MLDSA bool
 }
@@ -268,6 +272,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	}
 	l := &Log{Info: info, service: s, logID: checkpoint.LogID(info.VKeys[0])}
 	l.adopt(info.Settings)
+	l.custody.Store(new(custody))
 	if s.gates(info) {
 		l.progress.gate()
 	}
