@@ -45,6 +45,7 @@ type Key struct {
 	Log       ID // 0 for a server-wide key
 	Name      string
 	CreatedAt int64
+	CreatedBy string // public id of the key that made it, also over rotation; "": the server or a command
 	Networks  string // from where it may be used, see ParseNetworks; "": from anywhere
 	Actions   string // what a writer may append, see ParseActions; "": any event
 	Rates     Rates

@@ -60,13 +60,22 @@ func (h Head) Root() (merkle.Hash, error) {
 	return r.Root(), nil
 }
 
-// Payload is an event's content as it rests in a store. What erasure removes is nil.
+// Payload is an event's content as it rests in a store.
 type Payload struct {
-	Seed []byte // 32 bytes
-	Data []byte // one format byte and the canonical event, see encodePayload
+	Seed []byte // 32 bytes; nil if something of the event was erased
+	Data []byte // one format byte and the canonical event, or what is left of it, see encodePayload
 }
 
-// Row is one event to append.
+// Span is the entries [From, To) of a log.
+type Span struct{ From, To uint64 }
+
+// Reduced is what erasure leaves of a content. Its seed is gone.
+type Reduced struct {
+	Index uint64
+	Data  []byte
+}
+
+// Row is one event to append. A copy of a log also has such without a content: their Data is nil.
 type Row struct {
 	ID string
 	Payload
@@ -153,9 +162,13 @@ type Reader interface {
 	Find(ctx context.Context, log ID, id string) (uint64, error)
 	// IDs calls fn with every id of a log and its index, in the byte order of the ids.
 	IDs(ctx context.Context, log ID, fn func(id string, index uint64) error) error
-	// Payloads calls fn with the contents that are there in [from, to), in order of index.
+	// IDsWithPrefix calls fn with those that begin with a prefix, likewise.
+	IDsWithPrefix(ctx context.Context, log ID, prefix string, fn func(id string, index uint64) error) error
+	// Payloads calls fn with the contents that are there in [from, to), in order of index. Contents that were purged may be among
+	// them until Shred has removed them: what a log's events say of them counts.
 	Payloads(ctx context.Context, log ID, from, to uint64, fn func(index uint64, p Payload) error) error
-	// PayloadsAt calls fn with the contents that are there at indices, which are ascending, in order.
+	// PayloadsAt calls fn with the contents that are there at indices, which are ascending, in order; as Payloads does, also with
+	// such as were purged and not removed yet.
 	PayloadsAt(ctx context.Context, log ID, indices []uint64, fn func(index uint64, p Payload) error) error
 	// Checkpoint returns the newest recorded checkpoint of at most the given size, or ErrNotFound.
 	Checkpoint(ctx context.Context, log ID, size uint64) (Signed, error)
@@ -180,7 +193,9 @@ type Reader interface {
 	NewestGrowths(ctx context.Context, hub ID, size uint64) ([]Growth, error)
 	// GrowthBefore returns the newest growth of a log to less than a size, or ErrNotFound.
 	GrowthBefore(ctx context.Context, hub, log ID, size uint64) (Growth, error)
-	// Counts counts the rows of a log, wherever its head stands.
+	// Custody returns a number for each log whose Guard was ever released, which grows each time.
+	Custody(ctx context.Context) (map[ID]uint64, error)
+	// Counts counts the rows of a log, wherever its head stands. Contents that were purged count until Shred has removed them.
 	Counts(ctx context.Context, log ID) (Counts, error)
 	IndexReader
 	// Labels returns all texts that are kept, by their names.
@@ -232,7 +247,8 @@ type Counts struct {
 }
 
 // Store keeps logs: their record (entries, contents, ids), tree, checkpoints with their cosignatures, and API keys, and beside it
-// their search index. Rows of the record are only ever added, but for heads. It is safe for concurrent use.
+// their search index. Rows of the record are only ever added, but for heads, and for contents, which Reduce and Purge take away. It
+// is safe for concurrent use.
 type Store interface {
 	Reader
 	Index
@@ -244,6 +260,22 @@ type Store interface {
 	AddVKey(ctx context.Context, log ID, vkey string) error
 	// Freeze ends a log: from its return on, every Tx.Head of it says so. It can't be undone.
 	Freeze(ctx context.Context, log ID) error
+	// Guard lets one at a time, over all servers, decide what becomes of a log's contents: place a hold, purge, erase. It waits for the
+	// one before. What is decided is appended before release is called, and release is called soon.
+	Guard(ctx context.Context, log ID) (release func(), err error)
+	// Reduce replaces contents by what erasure leaves of them, all or none; their indices ascend. It is ErrNotFound if one of them isn't
+	// there, and changes nothing where it was called before. It is durable on return; what it removed is unreadable after Shred.
+	Reduce(ctx context.Context, log ID, contents []Reduced) error
+	// Purge removes the contents in spans, which ascend, and passes over those that aren't there. What it did before an error, or a
+	// crash, stays done; it can be called again. The space is given back by Shred.
+	Purge(ctx context.Context, log ID, spans []Span) error
+	// Shred makes unreadable, also in the store's files, what Purge, Reduce and rewritten or dropped index segments have removed,
+	// and gives back the space. A call does a bounded part of it, and more says that there is something left to do now. It holds up no
+	// append, and may be called by several servers at once, of which one does the work and the others return at once with more.
+	Shred(ctx context.Context) (more bool, err error)
+	// Retain sets the retention class of a log's new contents, [a-z0-9]{1,16}, so that what expires together lies together. It is
+	// ErrNotFound if there is no such log.
+	Retain(ctx context.Context, log ID, class string) error
 	// Record adds a checkpoint if it is larger than the newest one. The same size is accepted, and changes
 	// nothing, if the note is the same; otherwise ErrExists. It is durable on return.
 	Record(ctx context.Context, log ID, s Signed) error

@@ -74,7 +74,13 @@ func (w *copier) text(s string) {
 	w.buf = append(append(w.buf, s...), '\t')
 }
 
+// bytes writes bytes, or NULL if they are nil.
 func (w *copier) bytes(b []byte) {
+	if b == nil {
+		w.buf = append(w.buf, `\N`...)
+		w.buf = append(w.buf, '\t')
+		return
+	}
 	w.buf = append(w.buf, `\\x`...)
 	w.buf = append(hex.AppendEncode(w.buf, b), '\t')
 }

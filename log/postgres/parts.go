@@ -245,6 +245,18 @@ func (s *Store) partsOf(ctx context.Context, db queryer, id log.ID, size uint64)
 	return known, nil
 }
 
+// partGone returns what an error means that a statement on a part of a log's contents has ended with: if there is no such table, the part
+// was dropped meanwhile, and what is known of parts is to be read again.
+func (s *Store) partGone(err error, id log.ID) error {
+	if pq.As(err, pqerror.UndefinedTable) == nil {
+		return describe(err)
+	}
+	s.parts.mu.Lock()
+	delete(s.parts.of, id)
+	s.parts.mu.Unlock()
+	return fmt.Errorf("%w: a part was dropped meanwhile: %w", log.ErrRolledBack, err)
+}
+
 // payloadsAt calls fn with the contents at the indices, which ascend.
 func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
 	if len(indices) == 0 {

@@ -86,9 +86,10 @@ var (
 
 // Store is a log.Store in a PostgreSQL database.
 type Store struct {
-	write *pool // nil when read-only
-	read  *pool
-	parts parts
+	write   *pool // nil when read-only
+	custody *pool // for guards and Shred; nil when read-only
+	read    *pool
+	parts   parts
 
 	allowUnsafe bool
 	unsafe      atomic.Pointer[string] // the settings that let the server lose commits, by name; nil: not looked at yet
@@ -97,6 +98,8 @@ type Store struct {
 	ended   sync.WaitGroup
 	logger  *slog.Logger
 	address string // for messages
+
+	testingOnlyFault func(step string) error // that a step of removing contents ends with, as if the process ended there
 }
 
 var _ log.Importer = (*Store)(nil)
@@ -134,7 +137,8 @@ func OpenReadOnly(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("%s: %w", s.address, err)
 	}
 	s.write.Close()
-	s.write = nil
+	s.custody.Close()
+	s.write, s.custody = nil, nil
 	return s, nil
 }
 
@@ -167,6 +171,9 @@ func open(ctx context.Context, o Options) (*Store, error) {
 	}
 	// Checkpoints and administration beside the lanes.
 	if s.write, err = connections(orDefault(o.Lanes, DefaultLanes) + 2); err != nil {
+		return nil, err
+	}
+	if s.custody, err = connections(custodyConns); err != nil {
 		return nil, err
 	}
 	if err := s.read.PingContext(ctx); err != nil {
@@ -452,12 +459,20 @@ func (s *Store) Close() error {
 	s.end()
 	s.ended.Wait()
 	var errs []error
-	for _, db := range []*pool{s.read, s.write} {
+	for _, db := range []*pool{s.read, s.custody, s.write} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// fault ends a step of removing contents, for tests.
+func (s *Store) fault(step string) error {
+	if s.testingOnlyFault == nil {
+		return nil
+	}
+	return s.testingOnlyFault(step)
 }
 
 func orDefault(n, def int) int {

@@ -210,7 +210,24 @@ func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64
 
 // IDs calls fn with every id of a log.
 func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uint64) error) error {
-	for after, more := "", true; more; {
+	return s.idsBetween(ctx, id, "", beyondIDs, fn)
+}
+
+// beyondIDs is after all characters of an id.
+const beyondIDs = "\x7f"
+
+// IDsWithPrefix calls fn with those that begin with a prefix.
+func (s *Store) IDsWithPrefix(ctx context.Context, id log.ID, prefix string, fn func(id string, index uint64) error) error {
+	after := prefix
+	if n := len(prefix); n > 0 { // after all ids that begin with what is one less
+		after = prefix[:n-1] + string(prefix[n-1]-1) + beyondIDs
+	}
+	return s.idsBetween(ctx, id, after, prefix+beyondIDs, fn)
+}
+
+// idsBetween calls fn with the ids after one and before another.
+func (s *Store) idsBetween(ctx context.Context, id log.ID, after, before string, fn func(id string, index uint64) error) error {
+	for more := true; more; {
 		more = false
 		err := each(ctx, s.read, sqlIDs, func(rows *sql.Rows) error {
 			var index uint64
@@ -219,7 +236,7 @@ func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uin
 			}
 			more = true
 			return fn(after, index)
-		}, id, after)
+		}, id, after, before)
 		if err != nil {
 			return err
 		}
@@ -414,8 +431,8 @@ func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 
 func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {
 	var hash []byte
-	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt, &k.Networks, &k.Actions, &k.Rates.Events,
-		&k.Rates.Requests, &k.ExpiresAt, &k.RevokedAt, &k.ReplacedBy, &k.LastUsedAt); err != nil {
+	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt, &k.CreatedBy, &k.Networks, &k.Actions,
+		&k.Rates.Events, &k.Rates.Requests, &k.ExpiresAt, &k.RevokedAt, &k.ReplacedBy, &k.LastUsedAt); err != nil {
 		return k, orNotFound(err)
 	}
 	if len(hash) != len(k.Hash) {

@@ -128,16 +128,16 @@ const (
 		       coalesce(vkey, '')
 		FROM logs LEFT JOIN heads ON heads.log = id LEFT JOIN log_keys ON log_keys.log = id ORDER BY id, seq`
 	sqlKey = `
-		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
-		       last_used_at
+		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
+		       replaced_by, last_used_at
 		FROM api_keys WHERE id = $1`
 	sqlIDs = `
-		SELECT id, idx FROM ids WHERE log = $1 AND id > $2 ORDER BY id LIMIT 10000`
+		SELECT id, idx FROM ids WHERE log = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT 10000`
 	sqlLabels = `
 		SELECT name, value FROM labels`
 	sqlKeys = `
-		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
-		       last_used_at
+		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
+		       replaced_by, last_used_at
 		FROM api_keys ORDER BY created_at, id`
 	sqlLabel = `
 		SELECT value FROM labels WHERE name = $1`
@@ -241,9 +241,9 @@ const (
 	sqlInsertEvidence = `
 		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
-		INSERT INTO api_keys (id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at,
-		                      revoked_at, replaced_by, last_used_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+		INSERT INTO api_keys (id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate,
+		                      expires_at, revoked_at, replaced_by, last_used_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`
 	sqlLockKey   = sqlKey + ` FOR UPDATE`
 	sqlChangeKey = `
 		UPDATE api_keys SET expires_at = $2, revoked_at = $3, replaced_by = $4, last_used_at = $5 WHERE id = $1`

@@ -153,7 +153,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 		return err
 	}
 	into := distinct(parts)
-	if rows <= smallBatch && len(into) == 1 {
+	if rows <= smallBatch && len(into) == 1 && !slices.ContainsFunc(batches, isPartly) {
 		return t.move(appendSmall(into[0]), batches, append(headArgs(batches, parts), rowArgs(batches)...))
 	}
 	if err := t.move(sqlAppendHeads+sqlAppendEnd, batches, headArgs(batches, parts)); err != nil {
@@ -177,6 +177,11 @@ func (t *tx) Append(batches []*log.Batch) error {
 		}
 	}
 	return nil
+}
+
+// isPartly reports whether something of a batch's contents is gone.
+func isPartly(b *log.Batch) bool {
+	return slices.ContainsFunc(b.Rows, func(r log.Row) bool { return r.Seed == nil || r.Data == nil })
 }
 
 // appendGrowths appends to a hub.
@@ -305,6 +310,9 @@ func writeIDs(w *copier, b *log.Batch) error {
 
 func writePayloads(w *copier, b *log.Batch, part int) error {
 	for i := range b.Rows {
+		if b.Rows[i].Data == nil {
+			continue
+		}
 		w.int(uint64(b.Log))
 		w.int(b.From + uint64(i))
 		w.int(uint64(part))
@@ -328,23 +336,27 @@ func (t *tx) Rollback() {
 	t.conn.Close()
 }
 
-// begin starts a transaction. A connection that was lost since it was last used is passed over: nothing has happened on it.
-func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
+// begin starts a transaction.
+func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) { return s.beginOn(ctx, s.write, ctx) }
+
+// beginOn starts a transaction on a connection of a pool, which bound ends. A connection that was lost since it was last used is passed
+// over: nothing has happened on it.
+func (s *Store) beginOn(ctx context.Context, db *pool, bound context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
 	if err := s.safe(); err != nil {
 		return nil, nil, err
 	}
 	for lost := 0; ; lost++ {
-		conn, err := s.write.Connx(ctx)
+		conn, err := db.Connx(ctx)
 		if err != nil {
 			return nil, nil, describe(err)
 		}
-		t, err := conn.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}) // whatever the database's default
+		t, err := conn.BeginTxx(bound, &sql.TxOptions{Isolation: sql.LevelReadCommitted}) // whatever the database's default
 		if err == nil {
 			return conn, t, nil
 		}
 		conn.Close()
 		hungUp := errors.Is(err, driver.ErrBadConn) || errors.Is(err, syscall.ECONNRESET)
-		if !hungUp || lost > s.write.Stats().MaxOpenConnections {
+		if !hungUp || lost > db.Stats().MaxOpenConnections {
 			return nil, nil, describe(err)
 		}
 	}
@@ -555,7 +567,7 @@ func (s *Store) CreateKey(ctx context.Context, k log.Key) error {
 }
 
 func insertKey(ctx context.Context, t *sqlx.Tx, k log.Key) error {
-	_, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt, k.Networks, k.Actions,
+	_, err := t.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], string(k.Role), k.Log, k.Name, k.CreatedAt, k.CreatedBy, k.Networks, k.Actions,
 		k.Rates.Events, k.Rates.Requests, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt)
 	return err
 }

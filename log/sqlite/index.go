@@ -247,7 +247,7 @@ func scanBlocks(rows *sqlx.Rows, segment uint64, last []byte, fn func(segment ui
 // WriteIndex moves the log's index.
 func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed, drop []index.Meta, add []*index.Segment) error {
 	if s.index.write == nil {
-		return errors.New("the store was opened for reading")
+		return errReadOnly
 	}
 	tx, err := s.index.write.BeginTxx(ctx, nil)
 	if err != nil {
@@ -298,7 +298,7 @@ func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed,
 // DropIndex removes all of the log's index.
 func (s *Store) DropIndex(ctx context.Context, id log.ID) error {
 	if s.index.write == nil {
-		return errors.New("the store was opened for reading")
+		return errReadOnly
 	}
 	tx, err := s.index.write.BeginTxx(ctx, nil)
 	if err != nil {

@@ -184,14 +184,23 @@ func (s *Store) Find(ctx context.Context, id log.ID, event string) (index uint64
 
 // IDs calls fn with every id of a log.
 func (s *Store) IDs(ctx context.Context, id log.ID, fn func(id string, index uint64) error) error {
-	return each(ctx, s.read, sqlIDs, func(rows *sqlx.Rows) error {
+	return s.ids(ctx, sqlIDs, fn, id)
+}
+
+// IDsWithPrefix calls fn with those that begin with a prefix.
+func (s *Store) IDsWithPrefix(ctx context.Context, id log.ID, prefix string, fn func(id string, index uint64) error) error {
+	return s.ids(ctx, sqlIDsBetween, fn, id, prefix, prefix+"\x7f") // which is after all characters of an id
+}
+
+func (s *Store) ids(ctx context.Context, query string, fn func(id string, index uint64) error, args ...any) error {
+	return each(ctx, s.read, query, func(rows *sqlx.Rows) error {
 		var event string
 		var index uint64
 		if err := rows.Scan(&event, &index); err != nil {
 			return err
 		}
 		return fn(event, index)
-	}, id)
+	}, args...)
 }
 
 // Payloads calls fn with the contents in [from, to).
@@ -353,8 +362,8 @@ func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 
 func scanKey(row interface{ Scan(...any) error }) (k log.Key, err error) {
 	var hash []byte
-	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt, &k.Networks, &k.Actions, &k.Rates.Events,
-		&k.Rates.Requests, &k.ExpiresAt, &k.RevokedAt, &k.ReplacedBy, &k.LastUsedAt); err != nil {
+	if err := row.Scan(&k.ID, &hash, &k.Role, &k.Log, &k.Name, &k.CreatedAt, &k.CreatedBy, &k.Networks, &k.Actions,
+		&k.Rates.Events, &k.Rates.Requests, &k.ExpiresAt, &k.RevokedAt, &k.ReplacedBy, &k.LastUsedAt); err != nil {
 		return k, orNotFound(err)
 	}
 	if len(hash) != len(k.Hash) {

@@ -31,6 +31,8 @@ import (
 //go:embed migrations/*.sql searchmigrations/*.sql
 var migrations embed.FS
 
+var errReadOnly = errors.New("the store was opened for reading")
+
 // ErrLocked means that another process has the store open for writing.
 var ErrLocked = errors.New("another process has it open")
 
@@ -42,6 +44,10 @@ type Store struct {
 	read  *sqlx.DB
 	stmts statements
 	index searchIndex
+
+	guards guards
+
+	testingOnlyFault func(step string) error // that a step of removing contents ends with, as if the process ended there
 }
 
 var _ log.Store = (*Store)(nil)
@@ -233,6 +239,14 @@ func syncDir(dir string) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// fault ends a step of removing contents, for tests.
+func (s *Store) fault(step string) error {
+	if s.testingOnlyFault == nil {
+		return nil
+	}
+	return s.testingOnlyFault(step)
 }
 
 // Ping reports whether the store answers.

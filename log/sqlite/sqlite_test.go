@@ -145,7 +145,7 @@ func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 	db := sqlx.MustOpen("sqlite", path)
 	for table, newer := range map[string]string{
 		"logs":     "title event_rate request_rate required",
-		"api_keys": "networks actions event_rate request_rate expires_at revoked_at replaced_by last_used_at",
+		"api_keys": "networks actions event_rate request_rate expires_at revoked_at replaced_by last_used_at created_by",
 	} {
 		for column := range strings.FieldsSeq(newer) {
 			db.MustExec(`ALTER TABLE ` + table + ` DROP COLUMN ` + column)

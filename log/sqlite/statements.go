@@ -83,16 +83,18 @@ const (
 		SELECT id, name, origin, created_at, title, public, event_rate, request_rate, required, coalesce(frozen, 0), coalesce(vkey, '')
 		FROM logs LEFT JOIN heads ON heads.log = id LEFT JOIN log_keys ON log_keys.log = id ORDER BY id, seq`
 	sqlKey = `
-		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
-		       last_used_at
+		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
+		       replaced_by, last_used_at
 		FROM api_keys WHERE id = ?`
 	sqlIDs = `
 		SELECT id, idx FROM ids WHERE log = ? ORDER BY id`
+	sqlIDsBetween = `
+		SELECT id, idx FROM ids WHERE log = ? AND id >= ? AND id < ? ORDER BY id`
 	sqlLabels = `
 		SELECT name, value FROM labels`
 	sqlKeys = `
-		SELECT id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at, revoked_at, replaced_by,
-		       last_used_at
+		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
+		       replaced_by, last_used_at
 		FROM api_keys ORDER BY created_at, id`
 )
 
@@ -129,9 +131,9 @@ const (
 	sqlInsertEvidence = `
 		INSERT INTO evidence (log, kind, key, size, at, ours, theirs) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
 	sqlInsertKey = `
-		INSERT INTO api_keys (id, hash, role, log, name, created_at, networks, actions, event_rate, request_rate, expires_at,
-		                      revoked_at, replaced_by, last_used_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+		INSERT INTO api_keys (id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate,
+		                      expires_at, revoked_at, replaced_by, last_used_at)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 	sqlChangeKey = `
 		UPDATE api_keys SET expires_at = ?, revoked_at = ?, replaced_by = ?, last_used_at = ? WHERE id = ?`
 	sqlUseKey = `

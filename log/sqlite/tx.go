@@ -23,7 +23,7 @@ type tx struct {
 // Begin starts a write transaction; it waits for the one before it.
 func (s *Store) Begin(ctx context.Context, _ []log.ID) (log.Tx, error) {
 	if s.write == nil {
-		return nil, errors.New("the store was opened for reading")
+		return nil, errReadOnly
 	}
 	t, err := s.write.BeginTxx(ctx, nil)
 	if err != nil {
@@ -106,8 +106,10 @@ func (t *tx) append(b *log.Batch) error {
 	}
 	for i, r := range b.Rows {
 		index := b.From + uint64(i)
-		if _, err := t.insertPayload.Exec(b.Log, index, r.Seed, r.Data); err != nil {
-			return describe(err)
+		if r.Data != nil {
+			if _, err := t.insertPayload.Exec(b.Log, index, r.Seed, r.Data); err != nil {
+				return describe(err)
+			}
 		}
 		if _, err := t.id.Exec(b.Log, r.ID, index); err != nil {
 			return describe(err)
@@ -289,7 +291,7 @@ func (s *Store) Configure(ctx context.Context, id log.ID, change func(*log.Setti
 func (s *Store) CreateKey(ctx context.Context, k log.Key) error { return insertKey(ctx, s.write, k) }
 
 func insertKey(ctx context.Context, db sqlx.ExecerContext, k log.Key) error {
-	_, err := db.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], k.Role, k.Log, k.Name, k.CreatedAt, k.Networks, k.Actions,
+	_, err := db.ExecContext(ctx, sqlInsertKey, k.ID, k.Hash[:], k.Role, k.Log, k.Name, k.CreatedAt, k.CreatedBy, k.Networks, k.Actions,
 		k.Rates.Events, k.Rates.Requests, k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt)
 	return describe(err)
 }

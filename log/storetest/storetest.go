@@ -56,6 +56,12 @@ func Run(t *testing.T, o Opener) {
 		{"what is imported keeps its number", testImport},
 		{"a hub's growths are found by index and by log", testGrowths},
 		{"checkpoints of many logs are read at once", testCheckpointsOf},
+		{"what is purged is gone, and nothing else", testPurge},
+		{"contents are reduced, all or none", testReduce},
+		{"an id whose content is gone is appended alone", testAppendGone},
+		{"ids are found by how they begin", testIDsWithPrefix},
+		{"one at a time guards a log", testGuard},
+		{"a log's contents stay where they are when its class is changed", testRetain},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.fn(t, o) })
 	}
@@ -675,7 +681,7 @@ func testKeys(t *testing.T, o Opener) {
 
 // restricted returns a key with a value of its own for everything that a key can have.
 func restricted(k log.Key) log.Key {
-	k.Networks, k.Actions, k.Rates = "192.0.2.0/24 2001:db8::/32", "user.* invoice.paid", log.Rates{Events: 5, Requests: 6}
+	k.CreatedBy, k.Networks, k.Actions, k.Rates = "maker", "192.0.2.0/24 2001:db8::/32", "user.* invoice.paid", log.Rates{Events: 5, Requests: 6}
 	k.ExpiresAt, k.RevokedAt, k.ReplacedBy, k.LastUsedAt = 7, 8, "next", 9
 	return k
 }
