@@ -125,6 +125,9 @@ type copier struct {
 	to     Importer
 	opt    CopyOptions
 	copied uint64
+
+	custody *custody          // what the own events of the log that is copied say
+	ids     map[uint64]string // of those of its events that were purged
 }
 
 func (c *copier) progress(n int) {
@@ -311,8 +314,11 @@ func (c *copier) copyLog(ctx context.Context, info Info) error {
 	if err := c.checkPrefix(ctx, info, at, source.Size); err != nil {
 		return err
 	}
+	if err := c.learnRemoved(ctx, info.ID); err != nil {
+		return fmt.Errorf("reading the source: %w", err)
+	}
 	contents := sha256.New() // the source's
-	if err := c.addContents(ctx, contents, c.from, info.ID, at.Size); err != nil {
+	if err := c.addContents(ctx, contents, c.from, info, at.Size); err != nil {
 		return fmt.Errorf("reading the source: %w", err)
 	}
 	if err := c.copyEvents(ctx, info, at, source.Size, contents); err != nil {
@@ -394,6 +400,9 @@ func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64
 				return fmt.Errorf("reading the source: %w", err)
 			}
 			for i, r := range b.Rows {
+				if r.Data == nil {
+					continue
+				}
 				addFields(contents, b.From+uint64(i), r.Seed, r.Data)
 			}
 			select {
@@ -423,10 +432,7 @@ func (c *copier) copyEvents(ctx context.Context, info Info, at Head, size uint64
 func (c *copier) read(ctx context.Context, id ID, at Head, edge *merkle.Range, size uint64) (*Batch, error) {
 	b := &Batch{Log: id, From: at.Size, Head: at}
 	bytes := 0
-	err := c.from.Payloads(ctx, id, at.Size, size, func(index uint64, p Payload) error {
-		if want := at.Size + uint64(len(b.Rows)); index != want {
-			return fmt.Errorf("entry %d: its content is missing: %w", want, ErrDamaged)
-		}
+	err := c.contents(ctx, c.from, id, at.Size, size, func(_ uint64, p Payload) error {
 		b.Rows = append(b.Rows, Row{Payload: Payload{Seed: slices.Clone(p.Seed), Data: slices.Clone(p.Data)}})
 		if bytes += len(p.Data); bytes > copyBytes {
 			return errEnough
@@ -435,9 +441,6 @@ func (c *copier) read(ctx context.Context, id ID, at Head, edge *merkle.Range, s
 	})
 	if err != nil && !errors.Is(err, errEnough) {
 		return nil, err
-	}
-	if next := at.Size + uint64(len(b.Rows)); err == nil && next != size {
-		return nil, fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
 	}
 	digests := make([][32]byte, 0, len(b.Rows))
 	err = c.from.Entries(ctx, id, at.Size, at.Size+uint64(len(b.Rows)), func(entry []byte) error {
@@ -459,7 +462,7 @@ func (c *copier) read(ctx context.Context, id ID, at Head, edge *merkle.Range, s
 		return nil, err
 	}
 	b.Head.Edge = edge.Hashes()
-	return b, b.fillIDs(digests)
+	return b, c.fillIDs(b, digests)
 }
 
 // readGrowths does the same of a hub. What its entries say was checked with the rest of the source, and is again in the target.
@@ -493,18 +496,83 @@ func (b *Batch) complete(level uint, index uint64, h merkle.Hash) {
 	}
 }
 
+// learnRemoved reads what the source's own events say of a log, and the ids of the events that were purged, which no content tells.
+func (c *copier) learnRemoved(ctx context.Context, id ID) (err error) {
+	if c.custody, err = foldCustody(ctx, c.from, id, new(custody)); err != nil {
+		return err
+	}
+	c.ids = make(map[uint64]string)
+	if len(c.custody.purged) == 0 {
+		return nil
+	}
+	return c.from.IDs(ctx, id, func(event string, index uint64) error {
+		if c.custody.purgedBy(index) != nil {
+			c.ids[index] = event
+		}
+		return nil
+	})
+}
+
+// contents calls fn with the content of each entry in [from, to), in order, as it is to be in the target: without what was purged or erased,
+// also if the store has that still.
+func (c *copier) contents(ctx context.Context, store Reader, id ID, from, to uint64, fn func(index uint64, p Payload) error) error {
+	next := from
+	gone := func(until uint64) error {
+		for ; next < until; next++ {
+			if c.custody.purgedBy(next) == nil {
+				return fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
+			}
+			if err := fn(next, Payload{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := store.Payloads(ctx, id, from, to, func(index uint64, p Payload) error {
+		if p.Data == nil || c.custody.purgedBy(index) != nil {
+			return nil
+		}
+		if err := gone(index); err != nil {
+			return err
+		}
+		next = index + 1
+		if c.custody.erasedOf(index) != nil {
+			x, err := c.custody.content(index, p, nil)
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", index, err)
+			}
+			p = Payload{Data: x.reduced()}
+		}
+		return fn(index, p)
+	})
+	if err != nil {
+		return err
+	}
+	return gone(to)
+}
+
 // fillIDs checks a batch's contents against the digests in their entries, and takes their ids out of them.
-func (b *Batch) fillIDs(digests [][32]byte) error {
+func (c *copier) fillIDs(b *Batch, digests [][32]byte) error {
 	var g errgroup.Group
 	run := len(b.Rows)/runtime.GOMAXPROCS(0) + 1
 	for first := 0; first < len(b.Rows); first += run {
 		g.Go(func() error {
 			for i := first; i < min(first+run, len(b.Rows)); i++ {
-				event, err := checkContent(b.Rows[i].Payload, digests[i])
-				if err != nil {
-					return fmt.Errorf("entry %d: %w", b.From+uint64(i), err)
+				index, p := b.From+uint64(i), b.Rows[i].Payload
+				if p.Data == nil {
+					if b.Rows[i].ID = c.ids[index]; b.Rows[i].ID == "" {
+						return fmt.Errorf("entry %d: its id is missing: %w", index, ErrDamaged)
+					}
+					continue
 				}
-				b.Rows[i].ID = event.ID()
+				x, err := c.custody.content(index, p, nil)
+				if err == nil {
+					err = x.check(digests[i])
+				}
+				if err != nil {
+					return fmt.Errorf("entry %d: %w", index, err)
+				}
+				b.Rows[i].ID = x.event.ID()
 			}
 			return nil
 		})
@@ -609,7 +677,7 @@ func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, con
 	})
 	g.Go(func() error {
 		copied := sha256.New()
-		err := c.addContents(ctx, copied, c.to, info.ID, source.Size)
+		err := c.addContents(ctx, copied, c.to, info, source.Size)
 		if err == nil && !bytes.Equal(copied.Sum(nil), contents.Sum(nil)) {
 			err = differ("contents")
 		}
@@ -680,11 +748,17 @@ func (c *copier) compare(ctx context.Context, info Info, source *FsckReport, con
 }
 
 // addContents adds a store's first size contents of a log to a hash.
-func (c *copier) addContents(ctx context.Context, h hash.Hash, store Reader, id ID, size uint64) error {
+func (c *copier) addContents(ctx context.Context, h hash.Hash, store Reader, info Info, size uint64) error {
+	if info.IsHub() { // which has none
+		c.progress(int(size))
+		return nil
+	}
 	for from := uint64(0); from < size; from += copyEvents {
 		to := min(from+copyEvents, size)
-		err := store.Payloads(ctx, id, from, to, func(index uint64, p Payload) error {
-			addFields(h, index, p.Seed, p.Data)
+		err := c.contents(ctx, store, info.ID, from, to, func(index uint64, p Payload) error {
+			if p.Data != nil {
+				addFields(h, index, p.Seed, p.Data)
+			}
 			return nil
 		})
 		if err != nil {

@@ -223,12 +223,7 @@ func ParseDisclosure(data []byte) (*Disclosure, error) {
 	// encoding/json takes far more than it should: members in any case, more than once, unknown ones. None of that
 	// survives the comparison below, since what it understood is written anew.
 	var in struct {
-		Claims []struct {
-			Commitment *string         `json:"commitment"`
-			Pointer    string          `json:"pointer"`
-			Salt       string          `json:"salt"`
-			Value      json.RawMessage `json:"value"`
-		} `json:"claims"`
+		Claims     []claimJSON     `json:"claims"`
 		Digest     *string         `json:"digest"`
 		Event      json.RawMessage `json:"event"`
 		Previous   string          `json:"previous_hash"`
@@ -263,17 +258,8 @@ func ParseDisclosure(data []byte) (*Disclosure, error) {
 			return nil, fmt.Errorf("%w: event: %w", ErrDisclosure, err)
 		}
 	}
-	for _, c := range in.Claims {
-		claim := Claim{Pointer: c.Pointer, Value: c.Value}
-		if c.Commitment != nil {
-			err = parseHex(&claim.Commitment, "commitment of "+c.Pointer, *c.Commitment)
-		} else {
-			err = parseHex(&claim.Salt, "salt of "+c.Pointer, c.Salt)
-		}
-		if err != nil {
-			return nil, err
-		}
-		d.Claims = append(d.Claims, claim)
+	if d.Claims, err = parseClaims(in.Claims); err != nil {
+		return nil, err
 	}
 	if err := d.check(); err != nil {
 		return nil, err
@@ -284,10 +270,34 @@ func ParseDisclosure(data []byte) (*Disclosure, error) {
 	return d, nil
 }
 
+// claimJSON is a claim as JSON has it, up to what the comparison with the canonical form finds.
+type claimJSON struct {
+	Commitment *string         `json:"commitment"`
+	Pointer    string          `json:"pointer"`
+	Salt       string          `json:"salt"`
+	Value      json.RawMessage `json:"value"`
+}
+
+func parseClaims(in []claimJSON) (claims []Claim, err error) {
+	for _, c := range in {
+		claim := Claim{Pointer: c.Pointer, Value: c.Value}
+		if c.Commitment != nil {
+			err = parseHex(&claim.Commitment, "commitment of "+c.Pointer, *c.Commitment)
+		} else {
+			err = parseHex(&claim.Salt, "salt of "+c.Pointer, c.Salt)
+		}
+		if err != nil {
+			return nil, err
+		}
+		claims = append(claims, claim)
+	}
+	return claims, nil
+}
+
 // parseReceivedAt reads a time in the one form that AppendTime writes, up to spellings that the comparison with the
 // canonical form finds.
 func parseReceivedAt(s string) (int64, error) {
-	t, err := time.Parse("2006-01-02T15:04:05.000000Z", s)
+	t, err := time.Parse(timeLayout, s)
 	if err != nil {
 		return 0, fmt.Errorf("%w: received_at %q is not RFC 3339 in UTC with six fractional digits", ErrDisclosure, s)
 	}

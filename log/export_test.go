@@ -9,8 +9,12 @@ import (
 
 // Scrub checks the log's first size events as the background scrub does, and returns the first thing that is wrong.
 func Scrub(ctx context.Context, store Reader, log ID, size uint64) error {
+	c, err := foldCustody(ctx, store, log, new(custody))
+	if err != nil {
+		return err
+	}
 	for from := uint64(0); from < size; from += scrubSize {
-		if err := checkContents(ctx, store, log, from, min(from+scrubSize, size)); err != nil {
+		if err := checkContents(ctx, store, c, log, from, min(from+scrubSize, size)); err != nil {
 			return err
 		}
 	}
@@ -32,7 +36,7 @@ func IndexTo(ctx context.Context, store Store, id ID, size uint64) error {
 	if err := store.DropIndex(ctx, id); err != nil {
 		return err
 	}
-	x := newIndexer(store, func(ID, error) {})
+	x := newIndexer(store, func(ID, error) {}, storedCustody(store))
 	for at := (Indexed{}); ; {
 		to, err := x.run(ctx, id, at, size)
 		if err != nil || to == at {
@@ -50,7 +54,7 @@ func IndexWith(ctx context.Context, store Store, id ID, older, size uint64, vers
 	if err := store.DropIndex(ctx, id); err != nil {
 		return err
 	}
-	x, at := newIndexer(store, func(ID, error) {}), Indexed{}
+	x, at := newIndexer(store, func(ID, error) {}, storedCustody(store)), Indexed{}
 	for x.words = 0; ; {
 		to, err := x.run(ctx, id, at, older)
 		if err != nil {

@@ -74,7 +74,13 @@ func newFollower(s *Service) *follower {
 		service: s, at: make(map[ID]Indexed), left: make(map[ID]*left), paused: make(map[ID]*paused), noticed: make(map[ID]bool),
 		renewals: renewals{done: make(map[ID]bool), begun: make(map[ID]bool), paused: make(map[ID]time.Time)},
 	}
-	f.indexer = newIndexer(s.store, f.unreadable)
+	f.indexer = newIndexer(s.store, f.unreadable, func(ctx context.Context, id ID) (*custody, error) {
+		l := s.LogByID(id)
+		if l == nil {
+			return new(custody), nil
+		}
+		return l.inCustody(ctx)
+	})
 	return f
 }
 
@@ -85,6 +91,7 @@ func (f *follower) run(ctx context.Context) {
 	for {
 		for f.round(ctx) || f.renew(ctx) {
 		}
+		f.clean(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -160,7 +167,9 @@ func (f *follower) follow(ctx context.Context, l *Log) (more bool, err error) {
 			return false, nil
 		}
 	}
+	l.removing.indexing.Lock()
 	to, err := f.indexer.run(ctx, l.ID, at, size)
+	l.removing.indexing.Unlock()
 	switch {
 	case errors.Is(err, ErrHeadMoved): // another server was faster
 		f.moved(l.ID)

@@ -66,7 +66,10 @@ type FsckReport struct {
 	Checkpoints int           `json:"checkpoints"`
 	Cosigned    int           `json:"cosigned"`    // cosignatures that were checked under a key of the policy
 	Uncheckable int           `json:"uncheckable"` // cosignatures by other keys
-	Contents    uint64        `json:"contents"`    // how many events were re-hashed
+	Contents    uint64        `json:"contents"`    // how many events were re-hashed, wholly or what is left of them
+	Purged      uint64        `json:"purged"`      // events whose content is gone, as an event of the log says
+	Erased      uint64        `json:"erased"`      // events of which claims are gone, as events of the log say
+	Pending     uint64        `json:"pending"`     // of these, how many are to be removed from the store still
 	Problems    []FsckProblem `json:"problems"`    // by index; empty if all is well
 	Truncated   bool          `json:"truncated,omitempty"`
 }
@@ -101,13 +104,13 @@ func newFsck(store Reader, info Info, opt FsckOptions) *fsck {
 	return &fsck{
 		store: store, info: info, opt: opt,
 		report: &FsckReport{Log: info.Name, Origin: info.Origin, Pinned: len(opt.Verifiers) > 0, Problems: []FsckProblem{}},
-		leaves: merkle.NewRange(), last: Genesis(info.Origin), diverged: -1,
+		leaves: merkle.NewRange(), last: Genesis(info.Origin), diverged: -1, custody: new(custody),
 	}
 }
 
 // run checks the contents of [from, end) while checkTree checks all else, and returns what both have found.
 func (f *fsck) run(ctx context.Context, checkTree func(context.Context) error) (*FsckReport, error) {
-	contents := &fsck{store: f.store, info: f.info, opt: f.opt, from: f.from, end: f.end, report: &FsckReport{}}
+	contents := &fsck{store: f.store, info: f.info, opt: f.opt, custody: f.custody, from: f.from, end: f.end, report: &FsckReport{}}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := checkTree(gctx)
@@ -126,9 +129,13 @@ func (f *fsck) run(ctx context.Context, checkTree func(context.Context) error) (
 	}
 	r := f.report
 	r.Contents = contents.report.Contents
+	r.Purged, r.Erased, r.Pending = contents.report.Purged, contents.report.Erased, contents.report.Pending
 	for _, p := range contents.report.Problems {
 		p.entry = true
 		r.Problems = append(r.Problems, p)
+	}
+	if f.custody.unread != nil && len(r.Problems) == 0 {
+		f.bad(0, KindInvalid, "an event that tells what was decided about the log's contents can't be read: %v", f.custody.unread)
 	}
 	locate(r.Problems)
 	r.Truncated = len(r.Problems) > maxProblems || f.full() || contents.full()
@@ -167,7 +174,8 @@ type fsck struct {
 	fenced    []byte                 // its note
 	newest    Signed                 // the newest checkpoint that the store has
 	head      Head
-	from, end uint64 // the entries that are read; the end is an earlier one once nothing can be read any more
+	custody   *custody // what the log's own events say of its contents
+	from, end uint64   // the entries that are read; the end is an earlier one once nothing can be read any more
 
 	leaves     *merkle.Range // the tree of the entries read so far
 	last       merkle.Hash   // leaf hash of the newest of them
@@ -262,6 +270,11 @@ func (f *fsck) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("reading the head of log %s: %w", f.info.Name, err)
 	}
 	f.report.Size, f.report.Frozen = f.head.Size, f.head.Frozen
+	if !f.info.IsHub() && !f.opt.SkipContents {
+		if f.custody, err = foldCustody(ctx, f.store, f.info.ID, f.custody); err != nil {
+			return err
+		}
+	}
 	if f.report.Signed > f.head.Size {
 		f.bad(f.head.Size, KindDiverged, "a checkpoint of size %d is recorded, but the log's head is at %d: entries were removed",
 			f.report.Signed, f.head.Size)
@@ -732,17 +745,34 @@ func (f *fsck) checkContents(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			part := &fsck{store: f.store, info: f.info, opt: f.opt, report: &FsckReport{}}
-			err = part.checkRun(ctx, from, min(from+run, f.end))
+			part, err := f.checkPart(ctx, from, min(from+run, f.end))
 			done(ctx)
 			mu.Lock()
 			defer mu.Unlock()
 			f.report.Contents += part.report.Contents
+			f.report.Purged += part.report.Purged
+			f.report.Erased += part.report.Erased
+			f.report.Pending += part.report.Pending
 			f.report.Problems = append(f.report.Problems, part.report.Problems...)
 			return err
 		})
 	}
 	return g.Wait()
+}
+
+// checkPart re-hashes the events [from, to), and returns what it found. What is missing may have been removed since the check began.
+func (f *fsck) checkPart(ctx context.Context, from, to uint64) (*fsck, error) {
+	for c := f.custody; ; {
+		part := &fsck{store: f.store, info: f.info, opt: f.opt, custody: c, report: &FsckReport{}}
+		if err := part.checkRun(ctx, from, to); err != nil || len(part.report.Problems) == 0 {
+			return part, err
+		}
+		newer, err := foldCustody(ctx, f.store, f.info.ID, c)
+		if err != nil || len(newer.own) == len(c.own) {
+			return part, err
+		}
+		c = newer
+	}
 }
 
 // checkRun re-hashes the events [from, to).
@@ -761,17 +791,38 @@ func (f *fsck) checkRun(ctx context.Context, from, to uint64) error {
 	next := from
 	missing := func(until uint64) {
 		for ; next < until && !f.full(); next++ {
-			f.bad(next, KindInvalid, "the content of entry %d is missing", next)
+			if f.custody.purgedBy(next) != nil {
+				f.report.Purged++
+				continue
+			}
+			f.bad(next, KindInvalid, "the content of entry %d is missing, and no event says that it was purged", next)
 		}
 	}
 	ids := make(map[uint64]string, to-from)
 	err = f.store.Payloads(ctx, f.info.ID, from, to, func(index uint64, p Payload) error {
+		if p.Data == nil {
+			return nil
+		}
 		missing(index)
 		next = index + 1
-		if event, err := checkContent(p, digests[index-from]); err != nil {
+		x, err := f.custody.content(index, p, nil)
+		if err == nil {
+			err = x.check(digests[index-from])
+		}
+		if x.pending {
+			f.report.Pending++
+		}
+		switch {
+		case err != nil:
 			f.bad(index, KindInvalid, "entry %d: %v", index, err)
-		} else {
-			ids[index] = event.ID()
+		case x.purgedBy != nil:
+			f.report.Purged++
+			return ctx.Err()
+		case x.claims != nil:
+			f.report.Erased++
+			ids[index] = x.event.ID()
+		default:
+			ids[index] = x.event.ID()
 		}
 		f.report.Contents++
 		return ctx.Err()

@@ -26,14 +26,40 @@ type segmentBuilder struct {
 	words  uint32 // wordsVersion, or 0 for segments without words
 	// unreadable is told of contents that can't be read; they are indexed as nothing, so that no search finds them.
 	unreadable func(log ID, err error)
+	// custody returns what a log's own events say of its contents.
+	custody func(ctx context.Context, log ID) (*custody, error)
 
 	received []int64
 }
 
 // build builds a segment of level 0, and returns the leaf hash of its last entry, too.
 func (b *segmentBuilder) build(ctx context.Context, id ID, number uint64) (*index.Segment, merkle.Hash, error) {
+	c, err := b.custody(ctx, id)
+	for {
+		if err != nil {
+			return nil, merkle.Hash{}, err
+		}
+		s, last, unreadable, err := b.buildWith(ctx, c, id, number)
+		if err != nil || unreadable == nil {
+			return s, last, err
+		}
+		newer, err := b.custody(ctx, id)
+		if err != nil {
+			return nil, last, err
+		}
+		if newer == c {
+			for _, err := range unreadable {
+				b.unreadable(id, err)
+			}
+			return s, last, nil
+		}
+		c = newer // it may have been erased meanwhile
+	}
+}
+
+// buildWith does that with what a log's own events say, and returns what can't be read.
+func (b *segmentBuilder) buildWith(ctx context.Context, c *custody, id ID, number uint64) (_ *index.Segment, last merkle.Hash, unreadable []error, _ error) {
 	first := number * index.Width
-	var last merkle.Hash
 	b.received = b.received[:0]
 	err := b.store.Entries(ctx, id, first, first+index.Width, func(entry []byte) error {
 		e, err := storedEntry(first+uint64(len(b.received)), entry)
@@ -46,7 +72,7 @@ func (b *segmentBuilder) build(ctx context.Context, id ID, number uint64) (*inde
 		return nil
 	})
 	if err != nil {
-		return nil, last, fmt.Errorf("reading entries to index: %w", err)
+		return nil, last, nil, fmt.Errorf("reading entries to index: %w", err)
 	}
 	b.termer.builder.Begin(number, b.words)
 	b.termer.words = b.words != 0
@@ -65,20 +91,57 @@ func (b *segmentBuilder) build(ctx context.Context, id ID, number uint64) (*inde
 		if p.Data == nil {
 			return nil
 		}
-		e, err := decodeEvent(p)
+		x, err := c.content(at, p, nil)
 		if err != nil {
-			b.unreadable(id, fmt.Errorf("entry %d: %w", at, err))
+			unreadable = append(unreadable, fmt.Errorf("entry %d: %w", at, err))
 			return nil
 		}
-		b.termer.add(e, b.received[i])
-		next++
+		if x.event != nil {
+			b.termer.add(x.event, b.received[i])
+			next++
+		}
 		return nil
 	})
 	if err != nil {
-		return nil, last, fmt.Errorf("reading contents to index: %w", err)
+		return nil, last, nil, fmt.Errorf("reading contents to index: %w", err)
 	}
 	without(index.Width)
-	return b.termer.builder.Segment(), last, nil
+	return b.termer.builder.Segment(), last, unreadable, nil
+}
+
+// rebuild builds the segment that takes the place of another one.
+func (b *segmentBuilder) rebuild(ctx context.Context, id ID, m index.Meta) (*index.Segment, error) {
+	var parts []*index.Segment
+	for i := range index.Events(m.Level) / index.Width {
+		s, _, err := b.build(ctx, id, m.First()/index.Width+i)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, s)
+	}
+	if m.Level == index.Level1 {
+		return index.Merge(parts)
+	}
+	return parts[0], nil
+}
+
+// storedCustody returns what reads from a store, once for each log, what the log's own events say.
+func storedCustody(store Reader) func(context.Context, ID) (*custody, error) {
+	known := make(map[ID]*custody)
+	return func(ctx context.Context, id ID) (*custody, error) {
+		before := known[id]
+		if before == nil {
+			before = new(custody)
+		}
+		c, err := foldCustody(ctx, store, id, before)
+		if err == nil {
+			if len(c.own) == len(before.own) && known[id] != nil {
+				return before, nil
+			}
+			known[id] = c
+		}
+		return c, err
+	}
 }
 
 // indexer writes the index of logs.
@@ -87,8 +150,8 @@ type indexer struct {
 	store Store
 }
 
-func newIndexer(store Store, unreadable func(log ID, err error)) *indexer {
-	return &indexer{segmentBuilder{store: store, words: wordsVersion, unreadable: unreadable}, store}
+func newIndexer(store Store, unreadable func(log ID, err error), custodyOf func(context.Context, ID) (*custody, error)) *indexer {
+	return &indexer{segmentBuilder{store: store, words: wordsVersion, unreadable: unreadable, custody: custodyOf}, store}
 }
 
 // errForeignIndex means that the index is of another history than the record: one of them was replaced.

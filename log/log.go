@@ -25,7 +25,12 @@ type Log struct {
 	queue      logQueue // guarded by the sequencer
 	progress   progress
 	settings   atomic.Pointer[Settings]
-	custody    atomic.Pointer[custody]
+	folding    sync.Mutex              // the log's own events are read by one at a time
+	custody    atomic.Pointer[custody] // what they say
+	unsure     atomic.Bool             // there may be more of them
+	decided    atomic.Uint64           // the store's number of decisions, when they were read last
+	held       heldMemo
+	removing   removing
 	signing    sync.Mutex // guards publisher
 	publisher  *checkpoint.Publisher
 	recorded   []byte                 // the note that this server recorded last; guarded by signing
@@ -70,18 +75,18 @@ func (l *Log) Append(ctx context.Context, events []*Event) ([]Place, error) {
 	if l.IsSystem() {
 		return nil, ErrSystem
 	}
-	return l.append(ctx, events)
+	return l.append(ctx, events, false)
 }
 
-// append does that with any log.
-func (l *Log) append(ctx context.Context, events []*Event) ([]Place, error) {
+// append does that with any log, also with a frozen one if the events are the log's own.
+func (l *Log) append(ctx context.Context, events []*Event, own bool) ([]Place, error) {
 	if len(events) > MaxRequestEvents {
 		return nil, fmt.Errorf("%d events at once, at most %d can be appended", len(events), MaxRequestEvents)
 	}
 	switch _, _, note, stopped := l.progress.get(); {
 	case l.IsHub():
 		return nil, ErrHub
-	case l.Frozen():
+	case l.Frozen() && !own:
 		return nil, ErrFrozen
 	case stopped != nil:
 		return nil, fmt.Errorf("%w: %w", ErrStopped, stopped)
@@ -99,7 +104,7 @@ func (l *Log) append(ctx context.Context, events []*Event) ([]Place, error) {
 		rand.Read(d.seed[:]) // never fails: crypto/rand ends the program instead
 		d.event, d.digest, d.data = e, e.Digest(&d.seed), encodePayload(e.JSON())
 	}
-	r := &request{log: l, drafts: drafts}
+	r := &request{log: l, drafts: drafts, own: own}
 	if err := l.service.sequencer.append(ctx, r); err != nil {
 		return nil, err
 	}
@@ -139,6 +144,9 @@ func (l *Log) RecordByID(ctx context.Context, id string) (Record, error) {
 		return Record{}, err
 	}
 	r, err := l.Record(ctx, index)
+	if err == nil && r.PurgedBy != nil {
+		r.ID = id // which is all that is left of it
+	}
 	if err == nil && r.ID != id {
 		err = fmt.Errorf("the id %s leads to entry %d, which has the id %s: %w", id, index, r.ID, ErrDamaged)
 	}
@@ -158,7 +166,7 @@ func (l *Log) RecordsBackwards(ctx context.Context, from, to uint64, maxBytes in
 		}
 		slices.Reverse(run)
 		for _, r := range run {
-			length += len(r.Event)
+			length += r.contentSize()
 		}
 		out, to = append(out, run...), first
 	}
@@ -170,12 +178,24 @@ var errEnough = errors.New("enough")
 
 // Records returns the records [from, to), in the order of their indices; to must be at most the log's size. They are fewer,
 // but at least one, if they have more than maxBytes of content.
-func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Record, error) {
+func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) (out []Record, err error) {
 	if l.IsHub() {
 		return nil, ErrHub
 	}
+	err = l.withCustody(ctx, func(c *custody) error {
+		out, err = l.records(ctx, c, from, to, maxBytes)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (l *Log) records(ctx context.Context, c *custody, from, to uint64, maxBytes int) ([]Record, error) {
 	sizes := l.Sizes()
 	out := make([]Record, 0, to-from)
+	digests := make([][32]byte, 0, to-from)
 	err := l.service.reader.Entries(ctx, l.ID, from, to, func(b []byte) error {
 		index := from + uint64(len(out))
 		e, err := storedEntry(index, b)
@@ -186,36 +206,23 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 			Log: l.Name, Index: index, Hash: merkle.LeafHash(b),
 			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous,
 		}
-		out = append(out, r)
+		out, digests = append(out, r), append(digests, e.Digest)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
 	}
-	have, length := from, 0
-	err = l.service.reader.Payloads(ctx, l.ID, from, to, func(index uint64, p Payload) error {
-		event, err := decodeEvent(p)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
-		if index != have {
-			return fmt.Errorf("entry %d: its content is missing: %w", have, ErrDamaged)
-		}
-		have++
+	length := 0
+	err = c.contents(ctx, l.service.reader, l.ID, from, to, func(index uint64, _ Payload, x content) error {
 		r := &out[index-from]
-		r.ID, r.Event, r.Seed = event.ID(), event.JSON(), slices.Clone(p.Seed)
-		if length += len(r.Event); length > maxBytes {
+		r.fill(x, digests[index-from])
+		if length += r.contentSize(); length > maxBytes {
+			out = out[:index-from+1]
 			return errEnough
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
-		return out[:have-from], nil
-	}
-	if err == nil && have != to {
-		err = fmt.Errorf("entry %d: its content is missing: %w", have, ErrDamaged)
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnough) {
 		return nil, fmt.Errorf("reading contents of log %s: %w", l.Name, err)
 	}
 	return out, nil

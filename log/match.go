@@ -85,6 +85,9 @@ func (f *Filter) matchAction(e *Event) bool {
 	if len(f.Actions) == 0 {
 		return true
 	}
+	if len(e.claims) == 0 || e.claims[0].Pointer != "/action" {
+		return false // it isn't shown
+	}
 	action := e.claims[0].Value
 	action = action[1 : len(action)-1] // as in Event.Action
 	for _, a := range f.Actions {

@@ -12,6 +12,7 @@ const (
 	payloadPlain = 0
 	payloadZstd  = 1
 	// 2 is reserved for encryption under a key of the log.
+	payloadReduced = 3 // what erasure leaves of an event, see decodeReduced
 )
 
 // compressFrom is the size from which a payload is worth compressing. Below it zstd without a dictionary saves a third of

@@ -269,6 +269,13 @@ func (p *progress) unsearchable() {
 	p.searchable = false
 }
 
+// indexedSize returns how far the search index has come.
+func (p *progress) indexedSize() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.indexed
+}
+
 // unindexed returns how many events the search index is behind, and whether there is one that may be searched.
 func (p *progress) unindexed() (lag uint64, searchable bool) {
 	p.mu.Lock()

@@ -2,7 +2,7 @@ package log
 
 import (
 	"encoding/hex"
-	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/treeline-log/treeline/merkle"
@@ -33,22 +33,36 @@ type Record struct {
 
 // Disclosure returns what the record discloses of its event.
 func (r *Record) Disclosure() (*Disclosure, error) {
+	d := &Disclosure{ReceivedAt: r.ReceivedAt, Previous: r.Previous}
+	switch {
+	case r.PurgedBy != nil:
+		d.Digest = r.Digest
+		return d, nil
+	case r.Claims != nil:
+		d.Claims = r.Claims
+		return d, nil
+	}
 	event, err := storedEvent(r.Event)
 	if err != nil {
 		return nil, err
 	}
 	if len(r.Seed) != 32 {
-		return nil, fmt.Errorf("its seed has %d bytes, not 32: %w", len(r.Seed), ErrDamaged)
+		return nil, errSeed(r.Seed)
 	}
-	return &Disclosure{ReceivedAt: r.ReceivedAt, Previous: r.Previous, Event: event, Seed: (*[32]byte)(r.Seed)}, nil
+	d.Event, d.Seed = event, (*[32]byte)(r.Seed)
+	return d, nil
 }
 
 // AppendJSON appends the record's JSON object to dst, without its closing brace if open, so that the caller can add
 // members.
 func (r *Record) AppendJSON(dst []byte, open bool) []byte {
-	dst = append(dst, `{"id":"`...) // ids need no escaping
-	dst = append(dst, r.ID...)
-	dst = append(dst, `","log":"`...)
+	dst = append(dst, '{')
+	if r.ID != "" {
+		dst = append(dst, `"id":"`...) // ids need no escaping
+		dst = append(dst, r.ID...)
+		dst = append(dst, `",`...)
+	}
+	dst = append(dst, `"log":"`...)
 	dst = append(dst, r.Log...)
 	dst = append(dst, `","index":`...)
 	dst = strconv.AppendUint(dst, r.Index, 10)
@@ -61,7 +75,27 @@ func (r *Record) AppendJSON(dst []byte, open bool) []byte {
 	dst = append(dst, `","previous_hash":"`...)
 	dst = hex.AppendEncode(dst, r.Previous[:])
 	dst = append(dst, '"')
-	if r.Event != nil {
+	switch {
+	case r.PurgedBy != nil:
+		dst = appendRef(append(dst, `,"purged_by":`...), *r.PurgedBy)
+		dst = appendHexMember(append(dst, ','), "digest", r.Digest)
+	case r.Claims != nil:
+		dst = append(dst, `,"claims":[`...)
+		for i := range r.Claims {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = r.Claims[i].append(dst)
+		}
+		dst = append(dst, `],"erased_by":[`...)
+		for i, by := range r.ErasedBy {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = appendRef(dst, by)
+		}
+		dst = append(dst, ']')
+	case r.Event != nil:
 		dst = append(dst, `,"event":`...)
 		dst = append(dst, r.Event...)
 		dst = append(dst, `,"seed":"`...)
@@ -72,4 +106,43 @@ func (r *Record) AppendJSON(dst []byte, open bool) []byte {
 		return dst
 	}
 	return append(dst, '}')
+}
+
+// appendRef appends the JSON object of a Ref.
+func appendRef(dst []byte, r Ref) []byte {
+	dst = append(append(dst, `{"id":"`...), r.ID...)
+	dst = strconv.AppendUint(append(dst, `","index":`...), r.Index, 10)
+	return append(dst, '}')
+}
+
+// Shown returns the event, or what is left of it: nil if it was purged. Of one of which claims were erased only claims, metadata and id
+// are there, and no JSON.
+func (r *Record) Shown() (*Event, error) {
+	d, err := r.Disclosure()
+	if err != nil {
+		return nil, err
+	}
+	return d.Shown(), nil
+}
+
+// contentSize returns the size in bytes of what the record shows of its event.
+func (r *Record) contentSize() int {
+	n := len(r.Event)
+	for i := range r.Claims {
+		n += len(r.Claims[i].Pointer) + len(r.Claims[i].Value) + 64 // and a salt or a commitment
+	}
+	return n
+}
+
+// fill sets what is left of the record's event.
+func (r *Record) fill(x content, digest [32]byte) {
+	r.ErasedBy, r.PurgedBy, r.Claims = x.erasedBy, x.purgedBy, x.claims
+	switch {
+	case x.purgedBy != nil:
+		r.Digest = &digest
+	case x.claims != nil:
+		r.ID = x.event.ID()
+	default:
+		r.ID, r.Event, r.Seed = x.event.ID(), x.event.JSON(), slices.Clone(x.seed)
+	}
 }

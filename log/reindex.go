@@ -18,7 +18,7 @@ func Reindex(ctx context.Context, store Store, info Info, progress func(n int)) 
 	if err := store.DropIndex(ctx, info.ID); err != nil {
 		return fmt.Errorf("dropping the search index of log %s: %w", info.Name, err)
 	}
-	x := newIndexer(store, func(ID, error) {})
+	x := newIndexer(store, func(ID, error) {}, storedCustody(store))
 	at := Indexed{}
 	for {
 		head, err := store.Head(ctx, info.ID)
@@ -57,7 +57,7 @@ func CheckIndex(ctx context.Context, store Reader, info Info, progress func(n in
 	if err != nil {
 		return 0, err
 	}
-	b := segmentBuilder{store: store, unreadable: func(ID, error) {}}
+	b := segmentBuilder{store: store, unreadable: func(ID, error) {}, custody: storedCustody(store)}
 	covered := uint64(0)
 	for _, m := range metas {
 		if m.Level > index.Level1 || m.First() != covered {
@@ -83,27 +83,16 @@ func CheckIndex(ctx context.Context, store Reader, info Info, progress func(n in
 
 // compare compares a stored segment with the record.
 func (b *segmentBuilder) compare(ctx context.Context, id ID, m index.Meta) error {
-	var parts []*index.Segment
 	b.words = m.Words
-	for i := range index.Events(m.Level) / index.Width {
-		s, _, err := b.build(ctx, id, m.First()/index.Width+i)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, s)
-	}
-	want := parts[0]
-	if m.Level == index.Level1 {
-		var err error
-		if want, err = index.Merge(parts); err != nil {
-			return err
-		}
+	want, err := b.rebuild(ctx, id, m)
+	if err != nil {
+		return err
 	}
 	if m != want.Meta {
 		return fmt.Errorf("segment %d/%d is said to be %+v, it is %+v: %w", m.Level, m.Number, m, want.Meta, ErrDamaged)
 	}
 	n := 0
-	err := b.store.Blocks(ctx, id, m.Level, []uint64{m.Number}, []index.Range{index.Whole}, func(_ uint64, key, data []byte) error {
+	err = b.store.Blocks(ctx, id, m.Level, []uint64{m.Number}, []index.Range{index.Whole}, func(_ uint64, key, data []byte) error {
 		if n == len(want.Blocks) || !bytes.Equal(key, want.Blocks[n].Key) || !bytes.Equal(data, want.Blocks[n].Data) {
 			return fmt.Errorf("block %x of segment %d/%d isn't what the record gives: %w", key, m.Level, m.Number, ErrDamaged)
 		}

@@ -15,6 +15,7 @@ import (
 type renewal struct {
 	meta  index.Meta       // of the old one
 	parts []*index.Segment // of level 0, as far as they are built
+	acts  int              // how many purges and erasures they heed
 }
 
 // renewed returns whether nothing of the log's index, which stands at a place, is of an older version; and otherwise goes on with
@@ -29,8 +30,15 @@ func (x *indexer) renewed(ctx context.Context, id ID, at Indexed, r *renewal) (b
 	if len(old) == 0 {
 		return true, nil
 	}
+	c, err := x.custody(ctx, id)
+	if err != nil {
+		return false, err
+	}
 	if !slices.Contains(old, r.meta) { // there is none yet, or somebody else has renewed or merged it
-		*r = renewal{meta: old[len(old)-1-rand.IntN(min(len(old), 4))]}
+		*r = renewal{meta: old[len(old)-1-rand.IntN(min(len(old), 4))], acts: len(c.acts)}
+	}
+	if r.acts != len(c.acts) { // something of what it is built from is gone
+		r.parts, r.acts = nil, len(c.acts)
 	}
 	first, n := r.meta.First()/index.Width, index.Events(r.meta.Level)/index.Width
 	for built := 0; built < maxRunSegments && uint64(len(r.parts)) < n; built++ {
@@ -78,7 +86,9 @@ func (f *follower) renew(ctx context.Context) (more bool) {
 		if r.log != l.ID {
 			r.log, r.current = l.ID, renewal{}
 		}
+		l.removing.indexing.Lock()
 		done, err := f.indexer.renewed(ctx, l.ID, at, &r.current)
+		l.removing.indexing.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return false

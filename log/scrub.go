@@ -48,11 +48,12 @@ func (s *Service) scrub(ctx context.Context) {
 
 // scrubRun checks the events [from, to) of a log, and reports what is wrong.
 func (s *Service) scrubRun(ctx context.Context, l *Log, from, to uint64) {
-	check := checkContents
+	var err error
 	if l.IsHub() {
-		check = checkHub
+		err = checkHub(ctx, s.store, l.ID, from, to)
+	} else {
+		err = l.withCustody(ctx, func(c *custody) error { return checkContents(ctx, s.store, c, l.ID, from, to) })
 	}
-	err := check(ctx, s.store, l.ID, from, to)
 	if ctx.Err() != nil || errors.Is(err, ErrUnreachable) { // which isn't about the event
 		return
 	}
@@ -100,8 +101,8 @@ func checkTile(ctx context.Context, store Reader, log ID, from, to uint64, fn fu
 }
 
 // checkContents checks the contents of [from, to) against their entries, and these, if they are a whole tile, against the
-// tree. It returns the first thing that is wrong.
-func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) error {
+// tree. It returns the first thing that is wrong. What was purged or erased by the log's own events is not.
+func checkContents(ctx context.Context, store Reader, c *custody, log ID, from, to uint64) error {
 	digests := make([][32]byte, 0, to-from)
 	err := checkTile(ctx, store, log, from, to, func(index uint64, b []byte) error {
 		e, err := storedEntry(index, b)
@@ -111,36 +112,21 @@ func checkContents(ctx context.Context, store Reader, log ID, from, to uint64) e
 	if err != nil {
 		return err
 	}
-	next := from
-	err = store.Payloads(ctx, log, from, to, func(index uint64, p Payload) error {
-		if index != next {
-			return fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
-		}
-		next++
-		if _, err := checkContent(p, digests[index-from]); err != nil {
+	return c.contents(ctx, store, log, from, to, func(index uint64, _ Payload, x content) error {
+		if err := x.check(digests[index-from]); err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
 		return nil
 	})
-	if err == nil && next != to {
-		err = fmt.Errorf("entry %d: its content is missing: %w", next, ErrDamaged)
-	}
-	return err
 }
 
-// checkContent checks one content against the digest in its entry, and returns its event.
+// checkContent checks the whole content of an event against the digest in its entry, and returns the event.
 func checkContent(p Payload, digest [32]byte) (*Event, error) {
-	event, err := decodeEvent(p)
-	if err != nil {
-		return nil, err
+	x, err := new(custody).content(0, p, nil)
+	if err == nil {
+		err = x.check(digest)
 	}
-	if len(p.Seed) != 32 {
-		return nil, fmt.Errorf("its seed has %d bytes, not 32: %w", len(p.Seed), ErrDamaged)
-	}
-	if event.Digest((*[32]byte)(p.Seed)) != digest {
-		return nil, errContent
-	}
-	return event, nil
+	return x.event, err
 }
 
 var errContent = fmt.Errorf("its content or seed is not what its entry commits to: %w", ErrDamaged)

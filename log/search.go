@@ -121,7 +121,7 @@ func (s *search) list(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range records { // they were read in steps, and may be more than the page takes
-		if s.bytes += len(records[i].Event); s.bytes >= s.page.MaxBytes {
+		if s.bytes += records[i].contentSize(); s.bytes >= s.page.MaxBytes {
 			records = records[:i+1]
 			break
 		}
@@ -149,22 +149,26 @@ func (s *search) narrow(ctx context.Context) (err error) {
 	return err
 }
 
-// receivedFrom returns the index of the first event to be searched that was received at or after a time, which never decreases
-// within a log.
+// receivedFrom returns the index of the first event to be searched that was received at or after a time.
 func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
-	from, to := s.from, s.to
+	return s.log.firstReceived(ctx, s.log.service.reader, s.from, s.to, func(receivedAt int64) bool { return receivedAt >= t })
+}
+
+// firstReceived returns the index of the first of the entries [from, to) of which late says so by when they were received, to if there is
+// none. Within a log that never decreases, so what late says of one entry it must say of all that follow.
+func (l *Log) firstReceived(ctx context.Context, store Reader, from, to uint64, late func(receivedAt int64) bool) (uint64, error) {
 	for from < to { // the answer is in [from, to]; each round divides that by 64
 		step := (to - from + 63) / 64
 		var probes []uint64
 		for at := from + step - 1; at < to; at += step {
 			probes = append(probes, at)
 		}
-		err := s.log.service.reader.EntriesAt(ctx, s.log.ID, probes, func(at uint64, b []byte) error {
+		err := store.EntriesAt(ctx, l.ID, probes, func(at uint64, b []byte) error {
 			e, err := storedEntry(at, b)
 			switch {
 			case err != nil:
 				return err
-			case e.ReceivedAt < t:
+			case !late(e.ReceivedAt):
 				from = at + 1
 				return nil
 			}
@@ -172,7 +176,7 @@ func (s *search) receivedFrom(ctx context.Context, t int64) (uint64, error) {
 			return errEnough
 		})
 		if err != nil && !errors.Is(err, errEnough) {
-			return 0, fmt.Errorf("reading entries of log %s: %w", s.log.Name, err)
+			return 0, fmt.Errorf("reading entries of log %s: %w", l.Name, err)
 		}
 	}
 	return from, nil
@@ -463,7 +467,7 @@ func (s *search) check(ctx context.Context, candidates []uint64, size int) (done
 		}
 		for _, r := range matches {
 			s.found.Records = append(s.found.Records, r)
-			s.bytes += len(r.Event)
+			s.bytes += r.contentSize()
 			if len(s.found.Records) >= s.page.Limit || s.bytes >= s.page.MaxBytes {
 				s.passed(r.Index, r.Index+1)
 				return true, nil
@@ -485,27 +489,28 @@ func (s *search) passed(first, end uint64) {
 
 // read reads candidates, and returns those that match, in the order of their indices. First it reads the contents, which nearly
 // always decide, and then the entries of those that are left.
-func (s *search) read(ctx context.Context, candidates []uint64) ([]Record, error) {
+func (s *search) read(ctx context.Context, candidates []uint64) (matches []Record, err error) {
+	err = s.log.withCustody(ctx, func(c *custody) error {
+		matches, err = s.match(ctx, c, candidates)
+		return err
+	})
+	return matches, err
+}
+
+func (s *search) match(ctx context.Context, c *custody, candidates []uint64) ([]Record, error) {
 	var indices []uint64
-	var events []*Event
-	var seeds [][]byte
+	var left []content
 	addContent := func(index uint64, p Payload) error {
 		if p.Data == nil {
 			return nil
 		}
-		json, err := decodePayload(p.Data)
+		x, err := c.content(index, p, s.needles.in)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", index, err)
 		}
-		if !s.needles.in(json) {
-			return nil
-		}
-		e, err := storedEvent(json)
-		if err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
-		if s.filter.matchContent(e) {
-			indices, events, seeds = append(indices, index), append(events, e), append(seeds, slices.Clone(p.Seed))
+		if x.event != nil && s.filter.matchContent(x.event) {
+			x.seed = slices.Clone(x.seed)
+			indices, left = append(indices, index), append(left, x)
 		}
 		return nil
 	}
@@ -525,19 +530,20 @@ func (s *search) read(ctx context.Context, candidates []uint64) ([]Record, error
 	sizes := s.log.Sizes()
 	out, i := make([]Record, 0, len(indices)), 0
 	addEntry := func(b []byte) error {
-		index, event, seed := indices[i], events[i], seeds[i]
+		index, x := indices[i], left[i]
 		i++
 		e, err := storedEntry(index, b)
 		if err != nil {
 			return err
 		}
-		if !s.filter.Match(event, e.ReceivedAt) {
+		if !s.filter.Match(x.event, e.ReceivedAt) {
 			return nil
 		}
 		r := Record{
-			ID: event.ID(), Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
-			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous, Event: event.JSON(), Seed: seed,
+			Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
+			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous,
 		}
+		r.fill(x, e.Digest)
 		out = append(out, r)
 		return nil
 	}

@@ -96,6 +96,7 @@ type request struct {
 	log    *Log
 	drafts []draft
 	bytes  int
+	own    bool // of the log's own events, which a frozen log takes, too
 
 	done   chan struct{} // closed when places or err is set
 	places []Place
@@ -340,7 +341,7 @@ func (s *sequencer) close() {
 type extension struct {
 	log      *Log
 	requests []*request
-	tail     *tail // nil: the log is frozen
+	tail     *tail // nil: the log is frozen, and no request is of its own events
 	batch    Batch
 	events   []*Event       // of batch.Rows
 	rows     map[string]int // id → its row in the batch
@@ -453,7 +454,7 @@ func (l *lane) commit(extensions []*extension) error {
 	}
 	defer tx.Rollback()
 	for _, x := range extensions {
-		if x.tail, err = l.loadTail(ctx, tx, x.log); err != nil && !errors.Is(err, ErrFrozen) {
+		if x.tail, err = l.loadTail(ctx, tx, x); err != nil && !errors.Is(err, ErrFrozen) {
 			return fmt.Errorf("loading the head of log %s: %w", x.log.Name, err)
 		}
 	}
@@ -504,7 +505,8 @@ func byLog(batch []*request) []*extension {
 
 // loadTail returns what is remembered of the log if its head still stands there. Otherwise it loads the head and checks
 // it against the rows that it summarises.
-func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
+func (l *lane) loadTail(ctx context.Context, tx Tx, x *extension) (*tail, error) {
+	log := x.log
 	head, err := tx.Head(log.ID)
 	if errors.Is(err, ErrNotFound) {
 		return nil, fmt.Errorf("it is missing: %w", ErrDamaged)
@@ -514,9 +516,12 @@ func (l *lane) loadTail(ctx context.Context, tx Tx, log *Log) (*tail, error) {
 	}
 	if head.Frozen {
 		log.progress.frozen.Store(true)
-		return nil, ErrFrozen
+		if !slices.ContainsFunc(x.requests, func(r *request) bool { return r.own }) {
+			return nil, ErrFrozen
+		}
 	}
 	if t := l.tails[log.ID]; t != nil && t.head.Size == head.Size && t.head.Last == head.Last {
+		t.head.Frozen = head.Frozen
 		return t, nil
 	}
 	if err := log.checkRemembered(ctx, log.progress.remembered(), head.Size); err != nil {
@@ -551,6 +556,10 @@ func (x *extension) compute(tx Tx, found map[EventKey]uint64, now int64) error {
 	x.rows = make(map[string]int)
 	x.batch.Head.ReceivedAt = max(now, head.ReceivedAt)
 	for _, r := range x.requests {
+		if head.Frozen && !r.own {
+			r.err = ErrFrozen
+			continue
+		}
 		if r.places, r.err = x.known(tx, r, found); r.err != nil {
 			var conflict *ConflictError
 			if errors.As(r.err, &conflict) || errors.Is(r.err, ErrDamaged) {
@@ -610,20 +619,24 @@ func (x *extension) known(tx Tx, r *request, found map[EventKey]uint64) ([]Place
 			sent[index] = e
 		}
 	}
+	custody := x.log.custody.Load()
 	for indices := range slices.Chunk(slices.Sorted(maps.Keys(sent)), compareRows) {
 		if len(differ) >= maxConflicts {
 			break
 		}
 		err := tx.PayloadsAt(x.log.ID, indices, func(index uint64, p Payload) error {
-			if p.Data == nil {
+			if p.Data == nil || p.Data[0] == payloadReduced {
 				return nil
 			}
-			stored, err := decodeEvent(p)
+			x, err := custody.content(index, p, nil)
 			if err != nil {
 				return fmt.Errorf("content of entry %d: %w", index, err)
 			}
+			if x.purgedBy != nil || x.claims != nil { // the id alone decides
+				return nil
+			}
 			checked[index] = true
-			if !sent[index].Same(stored) {
+			if !sent[index].Same(x.event) {
 				differ[index] = true
 			}
 			return nil

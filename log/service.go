@@ -168,6 +168,12 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	} else if err := s.recallHub(ctx); err != nil {
 		return nil, fmt.Errorf("taking up what the hub had of the logs: %w", err)
 	}
+	for _, l := range s.Tenants() {
+		if err := l.replay(ctx); err != nil { // readers aren't shown it all the same
+			s.metrics.failures.WithLabelValues("remove").Inc()
+			s.logger.Error("what was purged or erased can't be removed from the store, will be tried again", "log", l.Name, "error", err)
+		}
+	}
 	s.sequencer = newSequencer(c, s.metrics)
 	s.follower = newFollower(s)
 	ctx, s.cancel = context.WithCancel(context.Background())
@@ -181,6 +187,7 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	if c.Shared {
 		s.loops.Go(func() { s.follow(ctx) })
 		s.loops.Go(func() { s.learnSettings(ctx) })
+		s.loops.Go(func() { s.followCustody(ctx) })
 	}
 	if replica != nil {
 		s.loops.Go(func() { replica.takeUp(ctx) })
@@ -273,6 +280,11 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 	l := &Log{Info: info, service: s, logID: checkpoint.LogID(info.VKeys[0])}
 	l.adopt(info.Settings)
 	l.custody.Store(new(custody))
+	if l.checkTenant() == nil {
+		if _, err := l.learnOwn(ctx); err != nil {
+			return nil, fmt.Errorf("reading what was decided about it: %w", err)
+		}
+	}
 	if s.gates(info) {
 		l.progress.gate()
 	}
@@ -539,6 +551,9 @@ func (s *Service) Witnessed() bool { return s.config.Policy != nil }
 // CreateKey makes an API key that may do what k may, until k expires, and returns it with its text, which is not kept.
 func (s *Service) CreateKey(ctx context.Context, by By, k Key) (Key, string, error) {
 	k, text := k.fresh(s.config.Now().UnixMicro())
+	if by.Type == byKey {
+		k.CreatedBy = by.ID
+	}
 	return k, text, s.AddKey(ctx, by, k)
 }
 

@@ -235,12 +235,12 @@ func cleaned(text string, most int) string {
 	return text[:most]
 }
 
-// appendOwn appends events of the server's own, all or none. Where it is unknown whether they are there they are sent again, which is
+// appendOwn appends events of the server's own, all or none, to any log that isn't the system log also after its end. Where it is unknown whether they are there they are sent again, which is
 // safe, once.
 func (l *Log) appendOwn(ctx context.Context, events ...*Event) ([]Place, error) {
-	places, err := l.append(ctx, events)
+	places, err := l.append(ctx, events, !l.IsSystem())
 	if errors.Is(err, ErrOutcomeUnknown) {
-		places, err = l.append(ctx, events)
+		places, err = l.append(ctx, events, !l.IsSystem())
 	}
 	return places, err
 }

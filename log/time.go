@@ -6,7 +6,10 @@ import (
 )
 
 // Times are written in UTC with exactly six fractional digits.
-const timeSize = len("2006-01-02T15:04:05.000000Z")
+const timeSize = len(timeLayout)
+
+// timeLayout is that form for package time.
+const timeLayout = "2006-01-02T15:04:05.000000Z"
 
 // minTime and maxTime are the first and last microsecond since 1970 UTC that four digits of a year can express.
 const (
