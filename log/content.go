@@ -70,10 +70,7 @@ func reducedContent(claims []Claim, erased []erasedBy) (content, error) {
 	x.erasedBy = slices.CompactFunc(x.erasedBy, func(a, b Ref) bool { return a.Index == b.Index })
 	for i := range claims {
 		c := &claims[i]
-		named := slices.ContainsFunc(erased, func(by erasedBy) bool {
-			_, ok := slices.BinarySearch(by.pointers, c.Pointer)
-			return ok
-		})
+		named := slices.ContainsFunc(erased, func(by erasedBy) bool { return contains(by.pointers, c.Pointer) })
 		switch {
 		case named && !c.Withheld():
 			*c = Claim{Pointer: c.Pointer, Commitment: Commitment(&c.Salt, c.Pointer, c.Value)}

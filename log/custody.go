@@ -24,11 +24,16 @@ import (
 // event is the log's own by its action, which begins with "treeline.".
 const OwnPrefix = "treeline:"
 
+// ownIDs begins these ids, and that of the event that begins a log which follows another one.
+const ownIDs = "treeline"
+
 // ownActions begins the actions of the server's own events.
 const ownActions = "treeline."
 
-// Actions of the events that decide about a log's contents, besides ActionPurged and ActionErased.
+// Actions of the events that decide about a log's contents.
 const (
+	ActionPurged             = "treeline.retention.purged"
+	ActionErased             = "treeline.subject.erased"
 	ActionRetentionRequested = "treeline.retention.requested"
 	ActionRetentionApproved  = "treeline.retention.approved"
 	ActionRetentionCancelled = "treeline.retention.cancelled"
@@ -36,6 +41,12 @@ const (
 	ActionHoldPlaced         = "treeline.hold.placed"
 	ActionHoldReleased       = "treeline.hold.released"
 )
+
+// Ref names an event of a log.
+type Ref struct {
+	ID    string `json:"id"`
+	Index uint64 `json:"index"`
+}
 
 // ErrChanged means that something became of what was to be decided about since it was looked at.
 var ErrChanged = errors.New("changed meanwhile")
@@ -59,7 +70,7 @@ type act struct {
 	at      int64 // when it was recorded, µs since 1970 UTC
 	erasure string
 	spans   []Span // all that it concerns, ascending
-	erased  []ErasedClaims
+	erased  []ErasedGroup
 	details erasedDetails
 	by      By
 }
@@ -104,17 +115,6 @@ func (c *custody) erasedOf(index uint64) []erasedBy {
 		return nil
 	}
 	return c.erased[i].by
-}
-
-// compare returns where the span is, seen from an index.
-func (s Span) compare(index uint64) int {
-	switch {
-	case index < s.From:
-		return 1
-	case index >= s.To:
-		return -1
-	}
-	return 0
 }
 
 // removed reports whether anything of an entry's content was purged or erased.
@@ -162,7 +162,10 @@ func foldCustody(ctx context.Context, store Reader, id ID, before *custody) (*cu
 		before, from = new(custody), 0
 	}
 	var indices []uint64
-	err = store.IDsWithPrefix(ctx, id, OwnPrefix, func(_ string, index uint64) error {
+	err = store.IDsWithPrefix(ctx, id, ownIDs, func(event string, index uint64) error {
+		if !strings.HasPrefix(event, OwnPrefix) && event != startedID {
+			return nil
+		}
 		if index >= from && index < head.Size {
 			indices = append(indices, index)
 		}
@@ -302,7 +305,7 @@ func (c *custody) applyRemoval(r ownRecord) error {
 		}
 		a.erasure = a.details.Erasure
 		for _, e := range m.erased {
-			a.spans = append(a.spans, e.Spans...)
+			a.spans = append(a.spans, e.Ranges...)
 		}
 		a.spans = united(a.spans)
 	}
@@ -331,7 +334,7 @@ func (c *custody) flatten() {
 		}
 		for _, e := range a.erased {
 			by := &erasedBy{a.Ref, e.Pointers}
-			for _, s := range e.Spans {
+			for _, s := range e.Ranges {
 				edges = append(edges, edge{s.From, true, by}, edge{s.To, false, by})
 			}
 		}

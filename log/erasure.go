@@ -14,6 +14,12 @@ import (
 	"github.com/google/uuid"
 )
 
+// ErasedGroup are claims that were erased: those of each pointer, of each entry in the ranges.
+type ErasedGroup struct {
+	Pointers []string // ascending
+	Ranges   []Span   // ascending, apart from each other
+}
+
 // ErasureRequest asks for claims of all events of a data subject to be erased.
 type ErasureRequest struct {
 	// Subject finds the events: parameters of a search among actor_id, actor_email, target_id and metadata.<path>, all of which must
@@ -38,7 +44,7 @@ type ErasurePlan struct {
 	HeldBy   []string          // ids of the holds that forbid it
 	Early    uint64            // events that haven't come to the minimum age, where the policy forbids it for these
 
-	groups   []ErasedClaims
+	groups   []ErasedGroup
 	acts     int    // that there were when it was planned
 	holds    string // that were in force then
 	youngest int64  // when the newest of the events was received
@@ -173,7 +179,7 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
-		p.groups = append(p.groups, ErasedClaims{groups[key].pointers, spansOf(groups[key].indices)})
+		p.groups = append(p.groups, ErasedGroup{groups[key].pointers, spansOf(groups[key].indices)})
 	}
 	slices.Sort(p.HeldBy)
 	return p, nil
@@ -271,9 +277,9 @@ func (l *Log) Erase(ctx context.Context, by By, plan *ErasurePlan) (Erasure, err
 }
 
 // toldErased divides what is erased into what one event each can tell.
-func toldErased(groups []ErasedClaims) (parts [][]ErasedClaims) {
+func toldErased(groups []ErasedGroup) (parts [][]ErasedGroup) {
 	room := 0
-	add := func(e ErasedClaims, size int) {
+	add := func(e ErasedGroup, size int) {
 		if size > room {
 			parts, room = append(parts, nil), maxTold
 		}
@@ -282,10 +288,10 @@ func toldErased(groups []ErasedClaims) (parts [][]ErasedClaims) {
 	}
 	for _, g := range groups {
 		for pointers := range chunksOfPointers(g.Pointers, maxTold/2) {
-			told := len(appendErased(nil, []ErasedClaims{{pointers, nil}}))
-			for spans := g.Spans; len(spans) > 0; {
+			told := len(appendErased(nil, []ErasedGroup{{pointers, nil}}))
+			for spans := g.Ranges; len(spans) > 0; {
 				n, size := tellable(spans, max(room-told, maxTold/4))
-				add(ErasedClaims{pointers, spans[:n]}, told+size)
+				add(ErasedGroup{pointers, spans[:n]}, told+size)
 				spans = spans[n:]
 			}
 		}
@@ -319,7 +325,7 @@ type Erasure struct {
 	Subject    string // by which members the subject was found, such as actor_id, joined by commas
 	LegalBasis string
 	Reference  string
-	Erased     []ErasedClaims
+	Erased     []ErasedGroup
 	// Store and Index tell whether the values were removed from the contents and the index. Whether they are gone from the store's files
 	// and the archive the keeper knows.
 	Store, Index bool
@@ -331,7 +337,7 @@ type Erasure struct {
 func (e *Erasure) Entries() []Span {
 	var all []Span
 	for _, g := range e.Erased {
-		all = append(all, g.Spans...)
+		all = append(all, g.Ranges...)
 	}
 	return united(all)
 }

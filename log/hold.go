@@ -49,13 +49,10 @@ var (
 	ErrReason = errors.New("want a text of 1 to 1,024 bytes of UTF-8")
 )
 
-// maxReason is how long a reason may be, in bytes.
-const maxReason = 1024
-
 // checkReason returns ErrReason if a text isn't one.
 func checkReason(what, text string) error {
 	if strings.TrimSpace(text) == "" || len(text) > maxReason || !isText(text) {
-		return fmt.Errorf("%s: %w", what, ErrReason)
+		return fmt.Errorf("the %s: %w", what, ErrReason)
 	}
 	return nil
 }

@@ -11,6 +11,17 @@ type Span struct{ From, To uint64 }
 // Len returns how many entries are in the span.
 func (s Span) Len() uint64 { return s.To - s.From }
 
+// compare returns where the span is, seen from an index: 1 after it, -1 before it, 0 around it.
+func (s Span) compare(index uint64) int {
+	switch {
+	case index < s.From:
+		return 1
+	case index >= s.To:
+		return -1
+	}
+	return 0
+}
+
 // countOf returns how many entries are in spans that don't overlap.
 func countOf(spans []Span) (n uint64) {
 	for _, s := range spans {
@@ -79,15 +90,7 @@ func spansWithin(spans, others []Span) (out []Span) {
 
 // overlaps reports whether one of spans, which ascend, has an entry of [from, to).
 func overlaps(spans []Span, from, to uint64) bool {
-	i, found := slices.BinarySearchFunc(spans, from, func(s Span, at uint64) int {
-		switch {
-		case at < s.From:
-			return 1
-		case at >= s.To:
-			return -1
-		}
-		return 0
-	})
+	i, found := slices.BinarySearchFunc(spans, from, Span.compare)
 	return found || i < len(spans) && spans[i].From < to
 }
 
@@ -101,4 +104,13 @@ func spansOf(indices []uint64) (out []Span) {
 		out = append(out, Span{i, i + 1})
 	}
 	return out
+}
+
+// covers reports whether one of spans, which ascend, holds an index.
+func covers(spans []Span, index uint64) bool { return overlaps(spans, index, index+1) }
+
+// contains reports whether sorted texts have one.
+func contains(sorted []string, text string) bool {
+	_, found := slices.BinarySearch(sorted, text)
+	return found
 }

@@ -66,9 +66,6 @@ type Payload struct {
 	Data []byte // one format byte and the canonical event, or what is left of it, see encodePayload
 }
 
-// Span is the entries [From, To) of a log.
-type Span struct{ From, To uint64 }
-
 // Reduced is what erasure leaves of a content. Its seed is gone.
 type Reduced struct {
 	Index uint64
