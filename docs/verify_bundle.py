@@ -3,7 +3,7 @@
 
 Written from docs/spec.md, section 14, with nothing but Python's standard library. VKEY is the verifier key of the log, obtained from
 somebody you believe about it. Further keys are those of witnesses, all of which must then have cosigned the checkpoint. Only Ed25519
-signatures are understood. Exit codes: 0 VALID; 3 not verifiable; 4 INVALID.
+signatures are understood. Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.
 """
 import base64, datetime, hashlib, hmac, json, re, struct, sys, zlib
 
@@ -67,7 +67,18 @@ def sha(data):
     return hashlib.sha256(data).digest()
 
 
-def checkpoint(note, vkeys, missing):
+def verifier_key(text, type):
+    """Returns name, hash and key of a verifier key, whose key begins with the byte of its type."""
+    try:
+        name, hash, key = re.fullmatch("([^ +]+)\\+([0-9a-f]{8})\\+([A-Za-z0-9+/=]+)", text).groups()
+        hash, key = bytes.fromhex(hash), base64.b64decode(key, validate=True)
+        need(hash == sha(name.encode() + b"\n" + key)[:4] and key[0] == type and len(key) == 33, "altered")
+    except (ValueError, AttributeError, IndexError):
+        sys.exit(f"{text} is no verifier key: want NAME+HASH+KEY, whole and unchanged, of Ed25519, the log's first and then witnesses'")
+    return text, name, hash, key[1:]
+
+
+def checkpoint(note, keys, missing):
     """Returns origin, size and root of the checkpoint, and adds to missing which of the keys haven't signed it (sections 7.2 to 7.4)."""
     text, _, signatures = note.decode().rpartition("\n\n")
     origin, size, root = text.split("\n")
@@ -77,10 +88,7 @@ def checkpoint(note, vkeys, missing):
         raw = base64.b64decode(sig, validate=True)
         need(base64.b64encode(raw).decode() == sig and (name, raw[:4]) not in signed, "a signature line is not canonical")
         signed[name, raw[:4]] = raw[4:]
-    for i, vkey in enumerate(vkeys):
-        name, hash, key = re.fullmatch("([^ +]+)\\+([0-9a-f]{8})\\+([A-Za-z0-9+/=]+)", vkey).groups()
-        hash, key = bytes.fromhex(hash), base64.b64decode(key, validate=True)
-        need(hash == sha(name.encode() + b"\n" + key)[:4] and key[0] == (4 if i else 1), "not a verifier key: " + vkey)
+    for i, (vkey, name, hash, key) in enumerate(keys):
         if (name, hash) not in signed or not i and name != origin:
             missing.append(f"the checkpoint of {origin} isn't signed by {vkey}")
             continue
@@ -88,7 +96,7 @@ def checkpoint(note, vkeys, missing):
         if i:  # a witness
             message = b"cosignature/v1\ntime %d\n" % struct.unpack(">Q", sig[:8]) + head
             sig = sig[8:]
-        ed25519(key[1:], message, sig)
+        ed25519(key, message, sig)
     need(re.fullmatch("0|[1-9][0-9]*", size) and base64.b64encode(base64.b64decode(root)).decode() == root, "malformed checkpoint")
     return origin, int(size), base64.b64decode(root)
 
@@ -217,11 +225,11 @@ class Tree:
         return h
 
 
-def verify(data, vkeys):
+def verify(data, keys):
     files, tree, count, first, last, then, gone, withheld = Container(data), Tree(), 0, 0, b"", 0, 0, set()
-    missing = [] if vkeys else ["no key is pinned"]
+    missing = [] if keys else ["no key is pinned"]
     files.read("README.txt")
-    origin, size, root = checkpoint(files.read("checkpoint"), vkeys, missing)
+    origin, size, root = checkpoint(files.read("checkpoint"), keys, missing)
     files.read("policy")
     part, hashes, full = 0, b"", True
     while (entries := files.next(f"entries/{part:06}.bin")) is not None:
@@ -274,8 +282,15 @@ def verify(data, vkeys):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit("usage: python3 verify_bundle.py FILE KEY [WITNESS_KEY …]")
+    keys = [verifier_key(text, 4 if i else 1) for i, text in enumerate(sys.argv[2:])]
     try:
-        print(verify(open(sys.argv[1], "rb").read(), sys.argv[2:]))
+        bundle = open(sys.argv[1], "rb").read()
+    except OSError as e:
+        sys.exit(str(e))
+    try:
+        print(verify(bundle, keys))
     except Unverifiable as e:
         sys.exit(print("NOT_VERIFIABLE:", e) or 3)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError, struct.error) as e:

@@ -104,8 +104,8 @@ func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
 		if time.Since(began)+pause > c.retryFor {
 			return nil, err
 		}
-		if err := sleep(ctx, pause); err != nil {
-			return nil, err
+		if ended := sleep(ctx, pause); ended != nil {
+			return nil, fmt.Errorf("%w; last: %w", ended, err)
 		}
 	}
 }

@@ -411,6 +411,9 @@ func TestRetries(t *testing.T) {
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 5*time.Second {
 			t.Errorf("got %v after %v, want the context's error after 5 s", err, time.Since(began))
 		}
+		if !strings.Contains(err.Error(), "no route to host") {
+			t.Errorf("got %v, want why it took so long, too", err)
+		}
 	})
 }
 

@@ -13,7 +13,8 @@ import (
 
 // MiddlewareOptions says what is recorded of requests.
 type MiddlewareOptions struct {
-	// Describe fills in what the application knows of every request, such as its actor, before it is served. nil: nothing.
+	// Describe fills in what the application knows of every request, such as its actor, before it is served; where nobody is known, no
+	// actor, since one without an ID is refused. nil: nothing.
 	Describe func(*http.Request, *Event)
 	// OnError is told of an event that couldn't be recorded. nil: it is written to the standard error.
 	OnError func(*http.Request, Event, error)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ type auditOptions struct {
 	hubs     []string
 	opaque   []string
 	keys     []string
+	keyFiles []string
 	state    string
 	interval time.Duration
 	maxLag   time.Duration
@@ -63,6 +65,9 @@ Exit codes: 0 all checked; 1 could not run, or a server was away; 3 not verifiab
 back or holding back what it signed); 4 INVALID (bad signature, entries, chain or growth proof, something missing); 5 DIVERGED. The
 worst of all logs counts.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.readKeys(); err != nil {
+				return err
+			}
 			return audit(cmd.Context(), o, args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -72,6 +77,9 @@ worst of all logs counts.`,
 	f.StringArrayVar(&o.hubs, "hub", nil, "`URL` of a hub to follow, through which the logs in it are witnessed (repeatable)")
 	f.StringArrayVar(&o.opaque, "opaque", nil, "`URL` of a log to follow whose entries aren't Treeline's though its origin looks like it (repeatable)")
 	f.StringArrayVar(&o.keys, "key", nil, "bearer key for private logs, sent to their host only: `[HOST=|URL=]KEY`, for all logs at a host or for the one at a URL (repeatable)")
+	f.StringArrayVar(&o.keyFiles, "key-file", nil, "file that holds such a key, `[HOST=|URL=]FILE` (repeatable)")
+	// The variable that other commands have for it may name the key of one's own server, which is nothing for the hosts of others.
+	_ = f.SetAnnotation("key-file", commandLineOnly, []string{"true"})
 	f.StringVar(&o.state, "state", "treeline-audit", "`DIR` in which to keep what was verified")
 	f.DurationVar(&o.interval, "interval", 0, "go on, with a round at this interval")
 	f.DurationVar(&o.maxLag, "max-lag", monitor.DefaultMaxLag, "how long a log may lack what a witness shows that it has signed")
@@ -164,6 +172,25 @@ func (o auditOptions) targets(urls []string, policy *checkpoint.Policy, pinned [
 	return targets, o.addKeys(targets, hosts)
 }
 
+// readKeys adds the keys that are in files to the others.
+func (o *auditOptions) readKeys() error {
+	for _, text := range o.keyFiles {
+		where, file, named := strings.Cut(text, "=")
+		if !named {
+			file = text
+		}
+		key, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read key: %w", err)
+		}
+		if text = strings.TrimSpace(string(key)); named {
+			text = where + "=" + text
+		}
+		o.keys = append(o.keys, text)
+	}
+	return nil
+}
+
 // addKeys gives each target the key that is for its URL, or else for its host. A key alone is for the one host that there is.
 func (o auditOptions) addKeys(targets []monitor.Target, hosts []string) error {
 	byHost := make(map[string]string)
@@ -177,7 +204,7 @@ func (o auditOptions) addKeys(targets []monitor.Target, hosts []string) error {
 		}
 		key = strings.TrimSpace(key)
 		if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			return withHint(errors.New("--key holds what no key has"), "give exactly one key, as the server printed it")
+			return withHint(errors.New("--key or --key-file holds what no key has"), "give exactly one key, as the server printed it")
 		}
 		if base, _, err := monitor.ParseURL(where); err == nil {
 			i := slices.IndexFunc(targets, func(t monitor.Target) bool { return t.URL == base })

@@ -82,6 +82,16 @@ func TestAuditFollowsARealServer(t *testing.T) {
 	if out := a.exits(exitOK, "--key", p.key, p.url+"/logs/default", p.url+"/logs/open"); strings.Contains(out, p.key) {
 		t.Errorf("the key is shown:\n%s", out)
 	}
+	file := filepath.Join(p.dir, "admin.key")
+	if out := a.exits(exitOK, "--key-file", file, p.url+"/logs/default"); strings.Contains(out, p.key) {
+		t.Errorf("the key is shown:\n%s", out)
+	}
+	a.exits(exitOK, "--key-file", strings.TrimPrefix(p.url, "http://")+"="+file, p.url+"/logs/default")
+	a.exits(exitFailure, "--key-file", file+".none", p.url+"/logs/default")
+	t.Setenv("TREELINE_KEY_FILE", file) // is for the commands that are this server's clients
+	if out := a.exits(exitFailure, p.url+"/logs/default"); !strings.Contains(out, "private") {
+		t.Errorf("with the key file of another command:\n%s", out)
+	}
 	if out := a.exits(exitFailure, "--key", p.key, p.url+"/logs/default", "https://elsewhere.example/logs/open"); !strings.Contains(out, "HOST=KEY") {
 		t.Errorf("one key for two hosts:\n%s", out)
 	}

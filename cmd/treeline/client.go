@@ -49,7 +49,8 @@ func addClientFlags(cmd *cobra.Command) *clientFlags {
 	cmd.Flags().StringVar(&f.server, "server", "http://localhost:8080", "base `URL` of the server")
 	cmd.Flags().StringVar(&f.key, "key", "", "bearer key; others on this machine may see it on the command line, unlike in the environment or a file")
 	cmd.Flags().StringVar(&f.keyFile, "key-file", "", "`FILE` that holds the bearer key")
-	cmd.Flags().DurationVar(&f.retryFor, "retry-for", time.Minute, "how long to repeat a request that may be repeated, after 429, 502, 503, 504 or a lost connection")
+	cmd.Flags().DurationVar(&f.retryFor, "retry-for", time.Minute, "how long to repeat a request that may be repeated, after 429, 502, 503, 504 or a lost connection; "+
+		"3s while the server has never answered")
 	return f
 }
 

@@ -9,16 +9,19 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Every flag can be set by an environment variable: TREELINE_ and the flag's name in upper case with underscores,
+// A flag can be set by an environment variable: TREELINE_ and the flag's name in upper case with underscores,
 // so TREELINE_RETRY_FOR for --retry-for. The command line wins over the environment.
 
 // fromEnvironment is the annotation of a flag whose value came from its environment variable.
 const fromEnvironment = "treeline_environment"
 
-// environmentName returns the name of the variable that sets the flag f, or "" for the flags that cobra adds,
-// which ask for text and set nothing.
+// commandLineOnly is the annotation of a flag that no variable sets.
+const commandLineOnly = "treeline_command_line_only"
+
+// environmentName returns the name of the variable that sets the flag f, or "" for those that are for the command line only, and for
+// the flags that cobra adds, which ask for text and set nothing.
 func environmentName(f *pflag.Flag) string {
-	if f.Name == "help" || f.Name == "version" {
+	if f.Name == "help" || f.Name == "version" || f.Annotations[commandLineOnly] != nil {
 		return ""
 	}
 	return "TREELINE_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))

@@ -45,14 +45,11 @@ func newExportCmd() *cobra.Command {
 	var filters []string
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "export",
+		Use:   "export [QUERY]",
 		Short: "Export the events of a log, or of a search, to a file",
-		Long: `Export saves the events of a log that all filters select, oldest first, up to where the log stands now.
+		Long: `Export saves the events of a log that a query and all filters select, oldest first, up to where the log stands now.
 
-  treeline export --filter 'action=user.permission.*' --filter from=-90d --format csv -o changes.csv
-  treeline export --format bundle -o evidence.zip
-
-Filters are those of GET /v1/events, as NAME=VALUE. The formats are ndjson, a record a line; json, one object; csv, for spreadsheets, in
+A QUERY is that of treeline search, whose help has the grammar; a --filter is one of GET /v1/events. The formats are ndjson, a record a line; json, one object; csv, for spreadsheets, in
 which no cell is run as a formula; and bundle, a ZIP file that proves that the events are in the log, up to its newest checkpoint:
 check it offline with treeline verify FILE.
 
@@ -60,7 +57,9 @@ The file appears under its name when it is complete, by the end that the server 
 ndjson that breaks off is taken up where it broke off, for --retry-for at a time.
 
 The cursor that is printed at the end is for the next export: with --cursor and the same filters it begins where this one ended.`,
-		Args: arguments(0, 0, "none"),
+		Example: `  treeline export 'target:user_456 action:user.permission.* since:90d' --format csv -o changes.csv
+  treeline export --filter 'action=user.permission.*' --filter from=-90d -o changes.ndjson
+  treeline export --format bundle -o evidence.zip`,
 	}
 	client := addClientFlags(cmd)
 	cmd.Flags().StringVar(&log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
@@ -69,8 +68,15 @@ The cursor that is printed at the end is for the next export: with --cursor and 
 	cmd.Flags().StringVar(&cursor, "cursor", "", "begin where the export ended that printed this")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to save to, - for standard output")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the end as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		query := url.Values{"format": {format}}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if format == "bundle" && output == "-" && isTerminal(cmd.OutOrStdout()) {
+			return withHint(errors.New("export: a bundle is a ZIP file, and no text for a terminal"), "name a file: -o evidence.zip")
+		}
+		query, err := parseSearch(strings.Join(args, " "))
+		if err != nil {
+			return fmt.Errorf("export: %w", err)
+		}
+		query.Set("format", format)
 		for _, f := range filters {
 			name, value, ok := strings.Cut(f, "=")
 			if !ok || slices.Contains([]string{"format", "compression", "cursor", "after", "log"}, name) {

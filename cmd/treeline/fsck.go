@@ -306,7 +306,7 @@ func parseVKeys(vkeys []string) ([]note.Verifier, error) {
 		v, err := checkpoint.NewVerifier(vkey)
 		if err != nil {
 			return nil, withHint(fmt.Errorf("--vkey: %w", err),
-				"want NAME+HASH+KEY, whole and unchanged, as the server prints it at start")
+				"want NAME+HASH+KEY, whole and unchanged, as treeline log create and log show print it")
 		}
 		out = append(out, v)
 	}

@@ -146,7 +146,7 @@ server that is asked at once, on others within 5 seconds. It can't be undone.`,
 		}
 		answer, err := c.do(cmd.Context(), &request{method: http.MethodDelete, path: "/v1/keys/" + url.PathEscape(args[0]), repeatable: true})
 		if err != nil {
-			return fmt.Errorf("revoke key %s: %w", args[0], err)
+			return fmt.Errorf("revoke key %s: %w", args[0], byID(err))
 		}
 		if asJSON {
 			return printJSON(cmd.OutOrStdout(), json.RawMessage(answer))
@@ -159,6 +159,14 @@ server that is asked at once, on others within 5 seconds. It can't be undone.`,
 		return err
 	}
 	return cmd
+}
+
+// byID hints at what a key is called, where there is none of the ID that was given: a name is none.
+func byID(err error) error {
+	if p, ok := errors.AsType[*problem](err); ok && p.Code == "not_found" {
+		return withHint(err, "give its ID, which is the first column of: treeline key list")
+	}
+	return err
 }
 
 func newKeyRotateCmd() *cobra.Command {
@@ -183,7 +191,7 @@ is good for the overlap, in which to hand out the new one. Only the new key goes
 		}
 		answer, err := c.postJSON(cmd.Context(), "/v1/keys/"+url.PathEscape(args[0])+"/rotate", in)
 		if err != nil {
-			return fmt.Errorf("rotate key %s: %w", args[0], err)
+			return fmt.Errorf("rotate key %s: %w", args[0], byID(err))
 		}
 		return printNewKey(cmd, answer, asJSON, "rotated "+printable(args[0], "")+" to")
 	}

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func newLogCmd() *cobra.Command {
@@ -148,14 +152,14 @@ func newLogSetCmd() *cobra.Command {
 
 func newLogFreezeCmd() *cobra.Command {
 	return oneLogCmd{
-		name: "freeze", short: "End a log: nothing can be appended any more", method: http.MethodPost, path: "/freeze",
+		name: "freeze", short: "End a log: nothing can be appended any more", method: http.MethodPost, path: "/freeze", final: true,
 		long: "Freeze ends a log for ever: appends are refused, reads go on. What was acknowledged is signed to its end. It can't be undone.",
 	}.build()
 }
 
 func newLogCloseCmd() *cobra.Command {
 	return oneLogCmd{
-		name: "close", short: "Offboard a log's customer: end the log", method: http.MethodPost, path: "/freeze",
+		name: "close", short: "Offboard a log's customer: end the log", method: http.MethodPost, path: "/freeze", final: true,
 		long: `Close is what to do when the customer whose log it is leaves. It freezes the log, as treeline log freeze does. What is in it stays
 and can be read: this version has no archive to move it to, and doesn't purge. Revoke the keys that are no longer needed.`,
 		note: "It is frozen, and nothing of it was archived or purged: this version does neither. Its keys are still good: see treeline key list.",
@@ -167,6 +171,7 @@ type oneLogCmd struct {
 	name, short, long string
 	method, path      string // behind the log's
 	settings          bool   // the request has settings, which flags give
+	final             bool   // it can't be undone, and has to be confirmed
 	note              string // for people
 }
 
@@ -179,10 +184,19 @@ func (o oneLogCmd) build() *cobra.Command {
 		settings = addLogSettings(cmd)
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the server's answer as JSON")
+	var yes bool
+	if o.final {
+		cmd.Flags().BoolVar(&yes, "yes", false, "don't ask: this ends the log for ever")
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := newClient(cmd, client)
 		if err != nil {
 			return err
+		}
+		if o.final && !yes {
+			if err := confirm(cmd, "This ends log "+args[0]+" for ever", args[0]); err != nil {
+				return fmt.Errorf("%s log %s: %w", o.name, args[0], err)
+			}
 		}
 		r := &request{method: o.method, path: "/v1/logs/" + url.PathEscape(args[0]) + o.path, repeatable: true}
 		if settings != nil {
@@ -208,6 +222,28 @@ func (o oneLogCmd) build() *cobra.Command {
 		return l.print(cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// confirm has whoever is at the terminal type a name before something is done to it that can't be undone.
+func confirm(cmd *cobra.Command, what, name string) error {
+	in, ok := cmd.InOrStdin().(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return withHint(errors.New("it can't be undone, and nobody is there to be asked"), "confirm it with --yes")
+	}
+	return ask(in, cmd.ErrOrStderr(), what, name)
+}
+
+// ask is confirm where there is somebody.
+func ask(in io.Reader, out io.Writer, what, name string) error {
+	fmt.Fprintf(out, "%s. To go on type its name: ", printable(what, ""))
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(line) != name {
+		return errors.New("that isn't its name; nothing was done")
+	}
+	return nil
 }
 
 // print writes a log for people.

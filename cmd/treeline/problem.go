@@ -106,7 +106,7 @@ func (p *problem) hint() string {
 		return "the event is stored but no checkpoint covers it yet: try again, or look at the server's /readyz"
 	case p.Code == "not_witnessed":
 		return "the event is stored but the hub's witnesses haven't cosigned what covers it yet: try again, or look at the server's /readyz"
-	case p.Code == "frozen", p.Code == "log_stopped":
+	case p.Code == "frozen", p.Code == "log_stopped", p.Code == "key_replaced", p.Code == "key_ended":
 		return "" // no other id helps, nor does waiting
 	case p.Status == http.StatusUnauthorized:
 		return "give a valid key by --key-file FILE or TREELINE_KEY (a new server writes its admin key to admin.key in its data directory)"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,6 +25,8 @@ type searchOptions struct {
 	oldest bool
 	json   bool
 	ndjson bool
+
+	changes bool // a column with them in the table
 }
 
 func newSearchCmd() *cobra.Command {
@@ -35,6 +38,7 @@ func newSearchCmd() *cobra.Command {
 
 ` + searchGrammar,
 		Example: `  treeline search 'actor:user_456 action:user.permission.* since:90d'
+  treeline search 'target:user_456 action:user.permission.*' --changes
   treeline search 'target:doc_7 outcome:denied outcome:failure metadata.plan:pro' --all --ndjson
   treeline search 'jane invoice*'`,
 	}
@@ -46,7 +50,8 @@ func newSearchCmd() *cobra.Command {
 	f.BoolVar(&o.oldest, "oldest", false, "oldest first")
 	f.BoolVar(&o.json, "json", false, "print one JSON object: the records, and which part of the log was searched")
 	f.BoolVar(&o.ndjson, "ndjson", false, "print a record a line, as JSON")
-	cmd.MarkFlagsMutuallyExclusive("json", "ndjson")
+	f.BoolVar(&o.changes, "changes", false, "print what was changed, too, from what to what")
+	cmd.MarkFlagsMutuallyExclusive("json", "ndjson", "changes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.limit < 1 {
 			return fmt.Errorf("--limit %d: want 1 or more, or --all", o.limit)
@@ -140,7 +145,7 @@ func (o searchOptions) writer(w io.Writer) searchWriter {
 	case o.json:
 		return &jsonWriter{w: w}
 	}
-	return &tableWriter{w: w}
+	return &tableWriter{w: w, changes: o.changes}
 }
 
 // ndjsonWriter prints a record a line.
@@ -191,12 +196,16 @@ func (j *jsonWriter) end(s searched, _ io.Writer) error {
 
 // tableWriter prints a table, whose columns are aligned within a page.
 type tableWriter struct {
-	w     io.Writer
-	begun bool
+	w       io.Writer
+	begun   bool
+	changes bool
 }
 
 func (t *tableWriter) records(page []json.RawMessage) error {
 	header := eventHeader
+	if t.changes {
+		header += "\tCHANGES"
+	}
 	if t.begun && len(page) == 0 {
 		return nil
 	} else if t.begun {
@@ -207,6 +216,13 @@ func (t *tableWriter) records(page []json.RawMessage) error {
 		var err error
 		if rows[i], err = eventRow(r); err != nil {
 			return err
+		}
+		if t.changes {
+			changes, err := eventChanges(r)
+			if err != nil {
+				return err
+			}
+			rows[i] = append(rows[i], changes)
 		}
 	}
 	t.begun = true
@@ -256,6 +272,26 @@ func eventRow(record json.RawMessage) ([]string, error) {
 		}
 	}
 	return []string{at, actor, r.Event.Action, target, r.Event.Outcome, r.ID}, nil
+}
+
+// eventChanges says what a record's event changed, from what to what.
+func eventChanges(record json.RawMessage) (string, error) {
+	var r struct {
+		Event struct {
+			Changes []struct {
+				Field         string
+				Before, After json.RawMessage
+			}
+		}
+	}
+	if err := decodeAnswer(record, &r); err != nil {
+		return "", err
+	}
+	var all []string
+	for _, c := range r.Event.Changes {
+		all = append(all, fmt.Sprintf("%s: %s -> %s", c.Field, cmp.Or(string(c.Before), "-"), cmp.Or(string(c.After), "-")))
+	}
+	return strings.Join(all, ", "), nil
 }
 
 // named returns an id with the first of names that there is.

@@ -154,6 +154,9 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 			result.Reason += fmt.Sprintf("; it is of log %s, see that --vkey is that log's key", v.Origin)
 		}
 	}
+	if code == exitInvalid && !isProof(data) && !checkpoint.IsHubProof(data) {
+		result.Reason += "; only what treeline proof saves, and export as a bundle, can be verified, and this begins like neither"
+	}
 	return report(path, result.Result, result.Reason, code, &result, asJSON, stdout)
 }
 

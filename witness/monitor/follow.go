@@ -49,7 +49,7 @@ func (f *follower) check(ctx context.Context, s *server) *LogReport {
 			}
 		}
 	} else if p := asProblem(err); p.Kind == KindMissing { // it is the checkpoint itself that isn't there
-		f.report.add(problem(Failed, KindUnreachable, "%v: no such log, or it is private and needs a key", err))
+		f.report.add(problem(Failed, KindUnreachable, "%v: no such log (its URL ends in /logs/NAME), or it is private and needs a key", err))
 	} else {
 		f.report.add(p)
 	}
