@@ -55,6 +55,21 @@
 //	tiles.go                       the tree as tiles, from stored nodes and entries; the check of a head
 //	record.go, payload.go          the form in which events are shown, and that in which they rest
 //	key.go                         API keys and roles
+//	query.go                       filters as text: the parameters of a search
+//
+// What becomes of contents, and who decides it:
+//
+//	custody.go                     what a log's own events say, folded; deciding, one at a time over all servers
+//	content.go                     what is left of what a store has: the one place that makes an event of it
+//	retention.go, age.go           for how long contents are kept, and how that is changed
+//	hold.go                        what is kept whatever the policy says
+//	purge.go, erasure.go           removing whole contents that have expired, and claims of a person
+//	removing.go                    doing what was recorded: in the contents, and in the search index
+//	removal.go                     the events that tell what was removed, as verifiers read them
+//	span.go                        ranges of entries
+//
+// And beside all that:
+//
 //	scrub.go, fsck.go, hubcheck.go re-reading and re-hashing, slowly for ever or all at once
 //	copy.go                        moving all logs to another store
 //	succeed.go                     ending a log, and beginning the one that follows it

@@ -137,6 +137,9 @@ func (s *Service) CarryHub(ctx context.Context) error {
 	return (&hub{service: s, log: s.hub.log}).carry(ctx)
 }
 
+// KeepsAll reports whether a policy keeps all that another one does.
+func KeepsAll(r, o Retention) bool { return r.keepsAll(o) }
+
 // MaxAddresses is how many addresses of a key are told apart.
 const MaxAddresses = maxAddresses
 

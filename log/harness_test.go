@@ -38,7 +38,7 @@ const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndS
 	"TestTamperingWithTheHubIsFound|TestALogSignsAgainWhatTheHubHas|TestALogThatIsNotWhatTheHubSaysIsNotSigned|TestAForkedTailIsNotExtended|TestADamagedContentFailsOnlyItsRetry|TestFsckOfRuins|TestTheScrubFindsDamageAtRest|" +
 	"TestADamagedLogFailsNobodyElse|TestAnIndexOfAnotherHistoryIsNotBelieved|TestWhatIsGoneIsNotFound|" +
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
-	"TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestARecheckFindsTamperingInItsRange|TestManyCheckpointsAreAllChecked|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
+	"TestWhatIsPutBackIsNotShown|TestWhatIsMissingWithoutAnEventIsDamage|TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestARecheckFindsTamperingInItsRange|TestManyCheckpointsAreAllChecked|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
 // TestMain runs all tests on the embedded store, or on PostgreSQL. Properties of stores and searches take seconds a hundred draws, and
 // minutes under the race detector.
@@ -74,6 +74,8 @@ type testService struct {
 	hubID    log.ID               // for those who tamper
 	system   bool                 // when opened: keep a system log
 	unasked  bool                 // when opened: the hub's witnesses are not asked yet
+	cooling  time.Duration        // when opened: how long changes of a policy wait
+	approval bool                 // when opened: and whether they are to be approved
 
 	policy   *checkpoint.Policy // nil: no witnesses
 	failOpen bool
@@ -133,6 +135,7 @@ func (s *testService) tryOpen() error {
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: s.registry,
 		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub, System: s.system,
+		RetentionCoolingOff: s.cooling, RetentionApproval: s.approval,
 		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
@@ -392,6 +395,20 @@ func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn
 func (s *faultStore) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
 	defer reading(ctx, to-from)()
 	return s.Store.Payloads(ctx, id, from, to, fn)
+}
+
+func (s *faultStore) Purge(ctx context.Context, id log.ID, spans []log.Span) error {
+	if s.fails("purge") {
+		return errInjected
+	}
+	return s.Store.Purge(ctx, id, spans)
+}
+
+func (s *faultStore) Reduce(ctx context.Context, id log.ID, contents []log.Reduced) error {
+	if s.fails("reduce") {
+		return errInjected
+	}
+	return s.Store.Reduce(ctx, id, contents)
 }
 
 func (s *faultStore) AddVKey(ctx context.Context, id log.ID, vkey string) error {
