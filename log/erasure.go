@@ -136,7 +136,7 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	c, err := l.inCustody(ctx)
+	c, err := l.learnOwn(ctx) // also what other servers have just decided
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,8 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "treeline_failures_total",
 			Help: "Failures of the store or the fence, by what was attempted: append, commit (outcome unknown), sign, " +
-				"scrub, verify, index, hub, read sizes, read settings, read replica, note use of keys, record reads.",
+				"scrub, verify, index, hub, read sizes, read settings, read replica, note use of keys, record reads, " +
+				"custody (what was decided about contents), remove (what was purged or erased).",
 		}, []string{"attempted"}),
 		signatures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "treeline_checkpoints_signed_total", Help: "Checkpoints that this server has signed, those of size 0 of new logs included.",
@@ -78,7 +79,8 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		released:  prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 		witnessed: prometheus.NewDesc("treeline_log_witnessed_size", "Witnessed size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub", "verify", "index", "hub", "read sizes", "read replica", "record reads"} {
+	for _, attempted := range []string{"append", "commit", "sign", "scrub", "verify", "index", "hub", "read sizes", "read replica", "record reads",
+		"custody", "remove"} {
 		m.failures.WithLabelValues(attempted)
 	}
 	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)
