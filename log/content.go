@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ func (c *custody) content(index uint64, p Payload, wanted func(json []byte) bool
 	}
 	erased := c.erasedOf(index)
 	if len(p.Data) > 0 && p.Data[0] == payloadReduced {
-		claims, _, err := decodeReduced(p.Data)
+		claims, err := decodeReduced(p.Data)
 		if err != nil {
 			return content{}, err
 		}
@@ -160,14 +161,14 @@ func (x *content) reduced() []byte {
 	return append(out, ']', '}')
 }
 
-// decodeReduced reads that: the claims, and the ids of the events that say why some are withheld.
-func decodeReduced(data []byte) (claims []Claim, erasedBy []string, err error) {
+// decodeReduced reads that, and returns the claims.
+func decodeReduced(data []byte) (claims []Claim, err error) {
 	var in struct {
 		Claims   []claimJSON `json:"claims"`
 		ErasedBy []string    `json:"erased_by"`
 	}
-	bad := func(err error) ([]Claim, []string, error) {
-		return nil, nil, fmt.Errorf("its content isn't what erasure leaves: %v: %w", err, ErrDamaged)
+	bad := func(err error) ([]Claim, error) {
+		return nil, fmt.Errorf("its content isn't what erasure leaves: %v: %w", err, ErrDamaged)
 	}
 	if err := json.Unmarshal(data[1:], &in); err != nil {
 		return bad(err)
@@ -183,9 +184,9 @@ func decodeReduced(data []byte) (claims []Claim, erasedBy []string, err error) {
 		x.erasedBy = append(x.erasedBy, Ref{ID: id})
 	}
 	if !bytes.Equal(x.reduced(), data) {
-		return bad(fmt.Errorf("not in canonical form"))
+		return bad(errors.New("not in canonical form"))
 	}
-	return claims, in.ErasedBy, nil
+	return claims, nil
 }
 
 // shownEvent returns the event of those claims that are opened, ascending: to be compared with a Filter and indexed, not to be shown. It has no

@@ -117,11 +117,6 @@ func (c *custody) erasedOf(index uint64) []erasedBy {
 	return c.erased[i].by
 }
 
-// removed reports whether anything of an entry's content was purged or erased.
-func (c *custody) removed(index uint64) bool {
-	return c.purgedBy(index) != nil || c.erasedOf(index) != nil
-}
-
 // isOwn reports whether the event at index is the log's own.
 func (c *custody) isOwn(index uint64) bool {
 	_, ok := slices.BinarySearch(c.own, index)
@@ -228,7 +223,7 @@ func readOwn(ctx context.Context, store Reader, id ID, indices []uint64) (record
 		}
 		there[index] = true
 		if p.Data[0] == payloadReduced { // nothing of an own event is erased
-			claims, _, err := decodeReduced(p.Data)
+			claims, err := decodeReduced(p.Data)
 			if err == nil && strings.HasPrefix(shownEvent(claims).Action(), ownActions) {
 				err = fmt.Errorf("claims of an event of the server's own are missing: %w", ErrDamaged)
 			}

@@ -432,7 +432,7 @@ func TestNothingIsPurgedThatIsUnsignedOrUnwitnessed(t *testing.T) {
 			s.signed()
 		}
 		x, err := s.log().Expired(t.Context(), 0, 100)
-		if err != nil || x.Spans != nil || x.Blocked == nil || x.Blocked.Reason != want || x.End != 5 {
+		if err != nil || x.Spans != nil || x.Blocked == nil || x.Blocked.Reason != want || x.End != 6 {
 			t.Errorf("%s: expired is %+v, %v", want, x, err)
 		}
 		var blocked *log.BlockedError
@@ -786,15 +786,22 @@ func TestWhatIsMissingWithoutAnEventIsDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.signed()
-	// A claim that is missing, and a content.
+	// A claim that is missing, though all hashes are right, and a content.
 	store := s.store.Store
-	var reduced []byte
-	if err := store.PayloadsAt(t.Context(), s.log().ID, []uint64{1}, func(_ uint64, p log.Payload) error {
-		reduced = bytes.Clone(p.Data)
-		return nil
-	}); err != nil {
+	r := s.record(2)
+	d, err := r.Disclosure()
+	if err == nil {
+		d, err = d.Withhold("/actor/email")
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := d.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, _, _ := bytes.Cut(text, []byte(`,"previous_hash"`))
+	reduced := slices.Concat([]byte{3}, claims, []byte(`,"erased_by":[]}`))
 	s.forge(t, func(f *intruder) {
 		f.exec(`DELETE FROM payloads WHERE log = ? AND idx = 4`, f.log.ID)
 		f.exec(`UPDATE payloads SET seed = NULL, payload = ? WHERE log = ? AND idx = 2`, reduced, f.log.ID)

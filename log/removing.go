@@ -45,7 +45,7 @@ func (r *removing) done() (stored, indexed int) { return int(r.stored.Load()), i
 // reports whether more can be done now. It is called again and again until then; each call does a bounded part. On a shared store an
 // index takes a while after an act to be known as done, since other servers may be writing to it.
 func (l *Log) Resume(ctx context.Context) (more bool, err error) {
-	if l.checkTenant() != nil {
+	if l.IsHub() || l.IsSystem() {
 		return false, nil
 	}
 	if more, err = l.removeStored(ctx); more || err != nil {
