@@ -660,6 +660,36 @@ func TestAFrozenLogTakesItsOwnEvents(t *testing.T) {
 	}
 }
 
+// A client's event that waits in the queue when the log ends is refused, also if it is in one batch with an event of the log's own.
+func TestAFrozenLogRefusesWhatIsInABatchWithItsOwnEvents(t *testing.T) {
+	s := newTestService(t)
+	release := s.hold()
+	var group sync.WaitGroup
+	late := func(id string) {
+		if _, err := s.log().Append(t.Context(), []*log.Event{event(t, id, "x")}); !errors.Is(err, log.ErrFrozen) {
+			t.Errorf("%s: got %v, want ErrFrozen", id, err)
+		}
+	}
+	group.Go(func() { late("first") })
+	s.untilHeld()
+	group.Go(func() { late("second") })
+	group.Go(func() {
+		if _, err := s.log().PlaceHold(t.Context(), operator, "m", "r", nil); err != nil {
+			t.Error(err)
+		}
+	})
+	s.untilQueued(2)
+	if err := s.store.Freeze(t.Context(), s.log().ID); err != nil {
+		t.Fatal(err)
+	}
+	s.store.hold.Store(nil)
+	release()
+	group.Wait()
+	if r := s.check(); r.Size != 1 {
+		t.Errorf("fsck: %+v", r)
+	}
+}
+
 // A crash between an event and the deed: what is recorded counts at once, and is done after the next start.
 func TestWhatIsRecordedCountsBeforeItIsDone(t *testing.T) {
 	s := newTestService(t)
