@@ -567,3 +567,30 @@ func TestKilledProcesses(t *testing.T) {
 	}
 	t.Logf("%d events were taken and %d are in the log; at last %+v", total, s.Log.Sizes().Size, stats)
 }
+
+// Close doesn't make a Record fail whose event it takes: that is an error of the disk to the application.
+func TestRecordDuringClose(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.refuse.Store(true)
+	for range 20 {
+		spool, _ := openSpool(t, s, t.TempDir(), nil)
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				for {
+					err := spool.Record(t.Context(), client.Event{Action: "n.0"})
+					if errors.Is(err, client.ErrClosed) {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		time.Sleep(5 * time.Millisecond)
+		_ = spool.Close(closed(t))
+		all.Wait()
+	}
+}
