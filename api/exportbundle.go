@@ -30,7 +30,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 		return log.ErrNotSigned
 	}
 	x.size = min(x.size, head.Size)
-	out := newExportWriter(w, r)
+	out := s.newExportWriter(w, r, x.key)
 	h := w.Header()
 	h.Set("Content-Type", "application/zip")
 	h.Set("Content-Disposition", `attachment; filename="`+x.log.Name+`.zip"`)

@@ -440,3 +440,37 @@ func TestOnlyTheStandardLibraryIsImported(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What somebody on the way says of tomorrow doesn't keep events from being sent today.
+func TestASpoolDoesNotWaitForTomorrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		script := []*http.Response{
+			answer(503, "text/html", "<h1>back soon</h1>", "Retry-After", "86400"),
+			answer(201, "application/json", `{"log":"default","data":[{"id":"x","index":0}]}`),
+		}
+		c, err := client.New(client.Config{Server: "http://treeline.example", Key: "tl_key", HTTP: &http.Client{
+			Transport: answers(func(*http.Request) (*http.Response, error) {
+				next := script[0]
+				script = script[1:]
+				return next, nil
+			}),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spool, err := client.OpenSpool(client.SpoolConfig{Client: c, Dir: t.TempDir(), OnError: func(error) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := spool.Record(t.Context(), client.Event{Action: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := spool.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 5*time.Minute {
+			t.Errorf("sent after %v", took)
+		}
+	})
+}

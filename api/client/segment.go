@@ -123,7 +123,7 @@ func listSegments(dir string) ([]*segment, error) {
 
 // scan finds how far a segment that an earlier process has left behind is whole, and counts the events after the first from bytes,
 // which are settled if they end where a frame does. What is not whole is cut off. It is an event whose Record never returned if it is
-// a last frame that ends too early; anything else is kept in a file beside, and its bytes returned as damaged.
+// a last frame that ends too early, see isTorn; anything else is kept in a file beside, and its bytes returned as damaged.
 func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if err != nil {
@@ -147,7 +147,13 @@ func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 		if !errors.Is(err, errTorn) && !errors.Is(err, errDamaged) {
 			return 0, 0, err
 		}
-		if errors.Is(err, errDamaged) {
+		torn := errors.Is(err, errTorn)
+		if torn {
+			if torn, err = s.isTorn(f); err != nil {
+				return 0, 0, err
+			}
+		}
+		if !torn {
 			if damaged, err = s.keepRest(f); err != nil {
 				return 0, 0, err
 			}
@@ -157,6 +163,21 @@ func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 		}
 		return events, damaged, f.Sync()
 	}
+}
+
+// isTorn reports whether what is after the whole frames is nothing but the beginning of one, and not a frame whose length is damaged, so
+// that it seems to end behind the file: then the event in it is whole, or frames follow.
+func (s *segment) isTorn(f *os.File) (bool, error) {
+	rest, err := io.ReadAll(io.NewSectionReader(f, s.size, frameHeader+maxEvent))
+	if err != nil || len(rest) > frameHeader && json.Valid(rest[frameHeader:]) {
+		return false, err
+	}
+	for i := 1; i < len(rest); i++ {
+		if _, err := readFrame(bytes.NewReader(rest[i:])); err == nil {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // keepRest copies what is after the whole frames to a file beside the segment.

@@ -222,8 +222,11 @@ func (d *download) attempt(ctx context.Context) (end *exportEnd, after time.Dura
 	if d.cursor != "" {
 		query.Set("cursor", d.cursor)
 	}
-	if d.last != nil {
+	switch {
+	case d.last != nil:
 		query.Set("after", strconv.FormatUint(*d.last, 10))
+	case d.cursor != "" && d.from > 0: // it broke off before its first record
+		query.Set("after", strconv.FormatUint(d.from-1, 10))
 	}
 	res, err := d.client.open(ctx, &request{method: http.MethodGet, path: "/v1/export", query: query})
 	if err != nil {

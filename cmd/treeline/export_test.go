@@ -19,6 +19,7 @@ type exporter struct {
 	*httptest.Server
 	records int
 	after   int // how many records come at a time before the connection breaks; 0: all
+	late    int // how many requests break off before that
 	asked   []string
 	forge   func(end string) string
 	trailer bool
@@ -39,12 +40,19 @@ func (e *exporter) serve(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	e.asked = append(e.asked, q.Get("cursor")+"/"+q.Get("after"))
 	from := 0
+	if q.Get("cursor") == "later" {
+		from = 3
+	}
 	if after, err := strconv.Atoi(q.Get("after")); err == nil {
 		from = after/2 + 1
 	}
 	w.Header().Set("Export-Cursor", "resume")
 	w.Header().Set("Export-From", strconv.Itoa(2*from))
 	w.Header().Set("Trailer", "Export-End")
+	if len(e.asked) <= e.late { // before the first record
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	var body strings.Builder
 	for i := from; i < e.records; i++ {
 		if e.after > 0 && i == from+e.after {
@@ -95,6 +103,20 @@ func TestExportResumes(t *testing.T) {
 		if after == 4 && fmt.Sprint(e.asked) != "[/ resume/6 resume/14]" {
 			t.Errorf("asked %v", e.asked)
 		}
+	}
+}
+
+// One that begins where another one ended does so also if it breaks off before its first record.
+func TestExportGoesOn(t *testing.T) {
+	t.Parallel()
+	e := newExporter(t, 10, 0)
+	e.late = 2
+	code, stdout, stderr := runExport(t, e, "--cursor", "later")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if !strings.HasPrefix(stdout, exportLine(3)) || strings.Count(stdout, "\n") != 8 || fmt.Sprint(e.asked) != "[later/ resume/5 resume/5]" {
+		t.Errorf("asked %v, got\n%s", e.asked, stdout)
 	}
 }
 
