@@ -419,8 +419,10 @@ func (s *Spool) Close(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
-		err = errors.Join(err, s.file.Sync())
+		failed := s.file.Sync()
+		s.noteSync(s.written, failed) // for those whose Record waits for that
 		s.endSegment()
+		err = errors.Join(err, failed)
 	}
 	s.reap()
 	return errors.Join(err, s.lock.Close())

@@ -162,6 +162,25 @@ func TestASegmentIsForcedToTheDiskAsItEnds(t *testing.T) {
 	_ = s.Close(ctx) // there is nobody to send to
 }
 
+// Close forces to the disk also what a Record waits for that came before it.
+func TestClosingBesideARecord(t *testing.T) {
+	t.Parallel()
+	s, err := OpenSpool(SpoolConfig{Client: nowhere(t), Dir: t.TempDir(), MaxBytes: minMaxBytes, OnError: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.write(t.Context(), appendFrame(nil, []byte(`{"id":"a","action":"a"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.Close(ctx) // there is nobody to send to
+	if err := s.sync(n); err != nil {
+		t.Errorf("an event that is on the disk: got %v", err)
+	}
+}
+
 func TestNewIDs(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(0x0123456789ab)
