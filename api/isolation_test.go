@@ -52,8 +52,9 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		}
 		r := me.ask(rt, other)
 		got := s.do(r)
+		body := filterRE.ReplaceAllString(string(got.body), "") // a bundle repeats what it was asked for
 		for _, marker := range other.markers {
-			if strings.Contains(string(got.body), marker) || strings.Contains(fmt.Sprint(got.header), marker) {
+			if strings.Contains(body, marker) || strings.Contains(fmt.Sprint(got.header), marker) {
 				rt.Fatalf("%s %s: %s's answer holds %q of %s: %v %s", r.method, r.path, me.name, marker, other.name, got.header, got.body)
 			}
 		}
@@ -85,6 +86,8 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		}
 	}
 }
+
+var filterRE = regexp.MustCompile(`"filter":"[^"]*"`)
 
 // asked returns what the store was asked since the last time, but for the key itself, which is remembered for a while. What was asked for is
 // left out of it.

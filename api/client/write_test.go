@@ -75,7 +75,7 @@ func TestAFailingDisk(t *testing.T) {
 	if err := record("c"); err != nil {
 		t.Error(err)
 	}
-	n, err := s.write(t.Context(), appendFrame(nil, []byte(`{"id":"d","action":"d"}`)))
+	n, err := s.write(t.Context(), frameOf([]byte(`{"id":"d","action":"d"}`)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestASegmentIsForcedToTheDiskAsItEnds(t *testing.T) {
 	for s.last < 2 {
 		before = s.written
 		event := fmt.Sprintf(`{"id":"%d","action":"a","metadata":{"x":%q}}`, before, strings.Repeat("x", 50_000))
-		if _, err := s.write(t.Context(), appendFrame(nil, []byte(event))); err != nil {
+		if _, err := s.write(t.Context(), frameOf([]byte(event))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -169,7 +169,7 @@ func TestClosingBesideARecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := s.write(t.Context(), appendFrame(nil, []byte(`{"id":"a","action":"a"}`)))
+	n, err := s.write(t.Context(), frameOf([]byte(`{"id":"a","action":"a"}`)))
 	if err != nil {
 		t.Fatal(err)
 	}
