@@ -414,17 +414,28 @@ func TestNoAnswerCountsWhatOthersDo(t *testing.T) {
 			s.recordReads()
 		},
 	}
-	rapid.Check(t, func(rt *rapid.T) {
-		path := rapid.SampledFrom(paths).Draw(rt, "path")
-		key := rapid.SampledFrom(me.keys).Draw(rt, "key")
-		before := s.get(path, key).alone()
-		for _, i := range rapid.SliceOfN(rapid.IntRange(0, len(acts)-1), 1, 3).Draw(rt, "what the other does") {
-			acts[i]()
+	ask := func() (answers []string) {
+		for _, path := range paths {
+			for _, key := range me.keys {
+				answers = append(answers, path+" with "+key[3:15]+":\n"+s.get(path, key).alone())
+			}
 		}
-		if after := s.get(path, key).alone(); after != before {
-			rt.Fatalf("%s: got\n%s\nand after the other did something\n%s", path, before, after)
+		return answers
+	}
+	before := ask()
+	for _, act := range acts {
+		act()
+	}
+	for i, after := range ask() {
+		if after != before[i] {
+			t.Errorf("got\n%s\nand after the other did something\n%s", before[i], after)
 		}
-	})
+		for _, marker := range other.markers {
+			if strings.Contains(after, marker) {
+				t.Errorf("%s: got %q, which is the other's: %s", paths[i/len(me.keys)], marker, after)
+			}
+		}
+	}
 }
 
 // One id in two logs is two events, and neither conflicts with the other.
