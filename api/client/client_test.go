@@ -319,6 +319,48 @@ func TestExportsThatAreNotComplete(t *testing.T) {
 	}
 }
 
+// silent is the body of an answer that breaks off without an end of the connection.
+type silent struct {
+	ctx   context.Context
+	begin io.Reader
+}
+
+func (s silent) Read(b []byte) (int, error) {
+	if n, _ := s.begin.Read(b); n > 0 {
+		return n, nil
+	}
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
+
+// An export for which nothing comes any more ends, also if nobody has set a time for it.
+func TestAnExportOfAServerThatFallsSilent(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{"at once": "", "in the middle": `{"id":"a"}` + "\n"} {
+		synctest.Test(t, func(t *testing.T) {
+			c, err := client.New(client.Config{Server: "http://treeline.example", Key: "k", HTTP: &http.Client{
+				Transport: answers(func(r *http.Request) (*http.Response, error) {
+					if begin == "" {
+						<-r.Context().Done()
+						return nil, r.Context().Err()
+					}
+					res := answer(200, "application/x-ndjson", "")
+					res.Body = io.NopCloser(silent{r.Context(), strings.NewReader(begin)})
+					return res, nil
+				}),
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, err = c.Export(t.Context(), client.Query{}, client.NDJSON, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), "the server sent nothing for 1m0s") || time.Since(began) != time.Minute {
+				t.Errorf("%s: after %v got %v", name, time.Since(began), err)
+			}
+		})
+	}
+}
+
 // answers is a way to servers that are scripts.
 type answers func(*http.Request) (*http.Response, error)
 

@@ -41,12 +41,11 @@ func checksum(length, event []byte) uint32 {
 	return crc32.Update(crc32.Checksum(length, castagnoli), castagnoli, event)
 }
 
-// appendFrame appends the frame of an event to dst.
-func appendFrame(dst, event []byte) []byte {
-	length := binary.BigEndian.AppendUint32(nil, uint32(len(event)))
-	dst = append(dst, length...)
-	dst = binary.BigEndian.AppendUint32(dst, checksum(length, event))
-	return append(dst, event...)
+// frameOf returns the frame of an event.
+func frameOf(event []byte) []byte {
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, frameHeader+len(event)), uint32(len(event)))
+	frame = binary.BigEndian.AppendUint32(frame, checksum(frame, event))
+	return append(frame, event...)
 }
 
 var (

@@ -192,7 +192,7 @@ func (s *Spool) Record(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.write(ctx, appendFrame(nil, data))
+	n, err := s.write(ctx, frameOf(data))
 	if err != nil {
 		return fmt.Errorf("event %s is not recorded: %w", e.ID, err)
 	}
