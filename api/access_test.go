@@ -394,6 +394,38 @@ func (s *testServer) routeIsTold(pattern string, requests map[string]request, do
 	}
 }
 
+// What a manager reads of the server is its log's own, and told of as that, whichever server made the log.
+func TestWhatAManagerReadsIsToldOfItsLog(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, time.Hour)
+	managers := []string{s.key(log.RoleManager, "default")}
+	if onPostgres { // else no other server can make logs
+		info := log.Info{Name: "new", Origin: "test.example/logs/new", CreatedAt: 1}
+		_, vkey, err := testSeed.Ed25519(info.Origin, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info.VKeys = []string{vkey}
+		if err := s.store.CreateLog(t.Context(), &info); err != nil {
+			t.Fatal(err)
+		}
+		k, text := log.NewKey(log.RoleManager, info.ID, "theirs", 1)
+		if err := s.store.CreateKey(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		managers = append(managers, text)
+	}
+	for _, manager := range managers {
+		s.get("/v1/keys", manager).into(t, http.StatusOK, new(any))
+		s.get("/v1/logs", manager).into(t, http.StatusOK, new(any))
+		s.recordReads()
+		reads := merged(s.access("?action=treeline.log.read", manager).Data)
+		if len(reads) != 1 || reads[0].Actor.ID != manager[3:15] || fmt.Sprint(reads[0].Metadata) != "map[reads:map[keys:1 logs:1]]" {
+			t.Errorf("got %+v", reads)
+		}
+	}
+}
+
 // Whoever reads a public log with another log's key, or with none, is nobody there: what would be told of the key is its own log's.
 func TestReadersOfAPublicLogAreNotTold(t *testing.T) {
 	t.Parallel()

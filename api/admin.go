@@ -10,7 +10,7 @@ import (
 	"github.com/treeline-log/treeline/log"
 )
 
-// list is the envelope of lists that are never long.
+// list is the envelope of lists, but for those of records.
 type list struct {
 	Data       any     `json:"data"`
 	NextCursor *string `json:"next_cursor"`

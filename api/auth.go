@@ -80,6 +80,17 @@ func (k *keyring) cached(text string) (log.Key, bool) {
 	return c.Key, ok && time.Now().Before(c.until) && c.Matches(text)
 }
 
+// current returns the key with the public id as it is now, or was a few seconds ago.
+func (k *keyring) current(ctx context.Context, id string) (log.Key, error) {
+	k.mu.RLock()
+	c, ok := k.keys[id]
+	k.mu.RUnlock()
+	if ok && time.Now().Before(c.until) {
+		return c.Key, nil
+	}
+	return k.read(ctx, id)
+}
+
 // read reads the key with the public id from the store.
 func (k *keyring) read(ctx context.Context, id string) (log.Key, error) {
 	k.mu.RLock()
@@ -108,11 +119,8 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (log.Key, error) 
 		return log.Key{}, err
 	}
 	now := s.now()
-	// The sender has the secret, so what is wrong may be said.
-	if err := key.Ended(now.UnixMicro()); errors.Is(err, log.ErrKeyRevoked) {
-		return log.Key{}, newProblem(http.StatusUnauthorized, "key_revoked", "%v; ask for another one", err)
-	} else if err != nil {
-		return log.Key{}, newProblem(http.StatusUnauthorized, "key_expired", "%v; ask for another one", err)
+	if err := ended(key, now); err != nil { // the sender has the secret, so what is wrong may be said
+		return log.Key{}, err
 	}
 	if key.Networks != "" {
 		if addr := s.senderOf(r); !key.MayComeFrom(addr) {
@@ -124,6 +132,28 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) (log.Key, error) 
 	}
 	s.uses.note(key.ID, now)
 	return key, nil
+}
+
+// ended returns why a key isn't good any more, as its sender is told, or nil.
+func ended(key log.Key, now time.Time) error {
+	err := key.Ended(now.UnixMicro())
+	switch {
+	case errors.Is(err, log.ErrKeyRevoked):
+		return newProblem(http.StatusUnauthorized, "key_revoked", "%v; ask for another one", err)
+	case err != nil:
+		return newProblem(http.StatusUnauthorized, "key_expired", "%v; ask for another one", err)
+	}
+	return nil
+}
+
+// stillGood returns why a key isn't good any more that was when its request came, or nil: whoever ends a key doesn't mean what it
+// waits for, or is being sent, to be given out all the same.
+func (s *Server) stillGood(ctx context.Context, key log.Key) error {
+	key, err := s.keys.current(ctx, key.ID)
+	if err != nil {
+		return fmt.Errorf("reading the API key again: %w", err)
+	}
+	return ended(key, s.now())
 }
 
 // access is what a route asks of a key.

@@ -371,7 +371,7 @@ func appendRecords(dst []byte, records []log.Record) []byte {
 }
 
 // getFeed answers with the records from an index on, waiting for the first of them: what a SIEM pulls.
-func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q query, _ log.Key) error {
+func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
 	from, err := q.number("from", 0, 0, 1<<63-1)
 	if err != nil {
 		return err
@@ -393,6 +393,9 @@ func (s *Server) getFeed(w http.ResponseWriter, r *http.Request, l *log.Log, q q
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
 	_ = l.Wait(ctx, from+1, log.StateSequenced) // nothing new is an answer too
+	if err := s.stillGood(r.Context(), key); err != nil {
+		return err
+	}
 	size := l.Sizes().Size
 	to := min(from+limit, size)
 	records, err := l.Records(r.Context(), from, to, maxPageBytes)

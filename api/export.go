@@ -48,6 +48,7 @@ type export struct {
 	from, size uint64
 	asOf       int64 // what times before now are counted from, µs since 1970 UTC
 	format     string
+	key        log.Key
 	by         log.By
 	told       *log.Export // what the system log tells of it, once it has begun
 }
@@ -215,7 +216,7 @@ func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q
 	if err != nil {
 		return err
 	}
-	x.format, x.by = format, s.by(w, r, key)
+	x.format, x.key, x.by = format, key, s.by(w, r, key)
 	switch err := s.exports.reserve(l.ID, 1); {
 	case errors.Is(err, log.ErrLogOverloaded):
 		return newProblem(http.StatusTooManyRequests, "too_many_exports", "%d exports of this log are under way; try again later", maxLogExports)
@@ -231,7 +232,7 @@ func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q
 		return s.getBundle(w, r, x)
 	}
 	form := exportForms[format]
-	out := newExportWriter(w, r)
+	out := s.newExportWriter(w, r, key)
 	out.describe(l.Name+form.ext, form.kind, compression)
 	w.Header().Set("Export-Cursor", s.cursors.encode(cursor{x.size, x.asOf}, l.ID, exportResumes+x.filterText))
 	w.Header().Set("Export-From", strconv.FormatUint(x.from, 10))
@@ -325,14 +326,16 @@ type exportWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	accepts string
+	may     func() error // returns why no more may be written
 	sum     hash.Hash
 	body    io.WriteCloser // nil: none is needed
 	began   bool
 }
 
-func newExportWriter(w http.ResponseWriter, r *http.Request) *exportWriter {
+func (s *Server) newExportWriter(w http.ResponseWriter, r *http.Request, key log.Key) *exportWriter {
 	return &exportWriter{
 		w: w, control: http.NewResponseController(w), accepts: strings.Join(r.Header.Values("Accept-Encoding"), ","), sum: sha256.New(),
+		may: func() error { return s.stillGood(r.Context(), key) },
 	}
 }
 
@@ -405,12 +408,15 @@ func (o *exportWriter) Close() error {
 	return nil
 }
 
-// paced writes to the client, which may take its time for each step but not stop.
+// paced writes to the client, which may take its time for each step but not stop, as long as its key is good.
 type paced struct{ *exportWriter }
 
 func (p paced) Write(b []byte) (n int, err error) {
 	for len(b) > 0 {
 		step := b[:min(len(b), exportStep)]
+		if err := p.may(); err != nil {
+			return n, err
+		}
 		if err := p.control.SetWriteDeadline(time.Now().Add(exportPatience)); err != nil {
 			return n, fmt.Errorf("giving the client time: %w", err)
 		}

@@ -30,7 +30,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 		return log.ErrNotSigned
 	}
 	x.size = min(x.size, head.Size)
-	out := newExportWriter(w, r)
+	out := s.newExportWriter(w, r, x.key)
 	h := w.Header()
 	h.Set("Content-Type", "application/zip")
 	h.Set("Content-Disposition", `attachment; filename="`+x.log.Name+`.zip"`)
@@ -46,7 +46,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 	defer cancel()
 	defer context.AfterFunc(s.closing, cancel)()
 	var b *bundle.Writer
-	end := exportEnd{Log: x.log.Name, From: x.from}
+	end := exportEnd{Log: x.log.Name, From: x.from, Size: x.size}
 	err = x.pages(ctx, func(records []log.Record) (err error) {
 		if b == nil {
 			b, err = x.newBundle(out, head.Size, note)
@@ -55,14 +55,13 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 			if err != nil {
 				return err
 			}
-			if b.Full() || testingOnlyFull != nil && testingOnlyFull(end.Count+uint64(i)) {
+			if b.Full() || testingOnlyFull != nil && testingOnlyFull(end.Count) {
 				x.size = records[i].Index
-				end.note(records[:i])
 				return errBundleFull
 			}
+			end.note(records[i : i+1]) // before it may leave: what is told of a bundle that breaks off must not be too little
 			err = addRecord(ctx, b, &records[i])
 		}
-		end.note(records)
 		return err
 	})
 	if errors.Is(err, errBundleFull) {

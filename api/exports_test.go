@@ -347,6 +347,43 @@ func TestExportsEndWithTheServer(t *testing.T) {
 	}
 }
 
+// A key that is revoked gets nothing more of what is being sent to it, nor what it waits for.
+func TestRevokedKeysInFlight(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 10*time.Millisecond)
+	for range 3 {
+		s.do(request{method: "POST", path: "/v1/events/batch?wait=signed", key: s.admin, kind: "application/x-ndjson", body: strings.Repeat(`{"action":"a"}`+"\n", 2000)})
+	}
+	for _, format := range []string{"csv", "bundle"} {
+		k := s.makeKey(s.admin, `{"role":"exporter"}`)
+		release := s.reading(3000)
+		failed, began := make(chan error, 1), make(chan struct{})
+		go func() {
+			req, _ := http.NewRequest(http.MethodGet, s.url+"/v1/export?format="+format, nil)
+			req.Header.Set("Authorization", "Bearer "+k.Key)
+			resp, err := http.DefaultClient.Do(req)
+			close(began)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+			}
+			failed <- err
+		}()
+		<-began
+		s.do(request{method: "DELETE", path: "/v1/keys/" + k.ID, key: s.admin}).into(t, http.StatusOK, new(any))
+		release()
+		if err := <-failed; !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%s: got %v, want an answer that is cut off", format, err)
+		}
+	}
+	k := s.makeKey(s.admin, `{"role":"reader"}`)
+	answered := make(chan answer, 1)
+	go func() { answered <- s.get("/v1/feed?from=6000", k.Key) }()
+	time.Sleep(200 * time.Millisecond) // so that it waits
+	s.do(request{method: "DELETE", path: "/v1/keys/" + k.ID, key: s.admin}).into(t, http.StatusOK, new(any))
+	s.post("/v1/events", s.admin, `{"action":"a"}`)
+	(<-answered).problem(t, http.StatusUnauthorized, "key_revoked")
+}
+
 func TestWrongExports(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, 10*time.Millisecond)

@@ -316,7 +316,7 @@ func verifiers(t testing.TB, origin string) []note.Verifier {
 
 var errInjected = errors.New("injected fault")
 
-// faultStore is a store whose write transactions wait, fail or panic on demand.
+// faultStore is a store whose write transactions wait, fail or panic on demand. What requests ask of it is noted (calls_test.go).
 type faultStore struct {
 	log.Store
 	hold         atomic.Pointer[chan struct{}] // waited for before a transaction begins
@@ -324,6 +324,7 @@ type faultStore struct {
 	holdKey      atomic.Pointer[chan struct{}] // waited for after a key was read
 	afterward    atomic.Bool                   // commits are made, and reported as failed
 	failure      atomic.Bool                   // appends fail, nothing is stored, and keys can't be read
+	failAppends  atomic.Bool                   // appends fail, nothing is stored
 	panics       atomic.Bool                   // looking up an id panics
 	reads        atomic.Int64                  // of entries
 	calls        callLog
@@ -342,35 +343,6 @@ func (s *faultStore) UseKeys(ctx context.Context, at map[string]int64) error {
 	}
 	s.uses.Add(1)
 	return s.Store.UseKeys(ctx, at)
-}
-
-// callLog is what a store was asked for requests, a text each.
-type callLog struct {
-	mu    sync.Mutex
-	calls []string
-}
-
-func (l *callLog) add(ctx context.Context, call string) {
-	if ctx.Value(http.ServerContextKey) == nil { // it is the service's own
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.calls = append(l.calls, call)
-}
-
-// take returns the calls since the last time.
-func (l *callLog) take() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	calls := l.calls
-	l.calls = nil
-	return calls
-}
-
-func (s *faultStore) Head(ctx context.Context, id log.ID) (log.Head, error) {
-	s.calls.add(ctx, fmt.Sprint("head of ", id))
-	return s.Store.Head(ctx, id)
 }
 
 // read is what comes before entries are read.
@@ -405,6 +377,7 @@ func (s *faultStore) Entries(ctx context.Context, id log.ID, from, to uint64, fn
 }
 
 func (s *faultStore) Payloads(ctx context.Context, id log.ID, from, to uint64, fn func(uint64, log.Payload) error) error {
+	s.calls.add(ctx, fmt.Sprint("contents of ", id))
 	if h := s.holdContents.Load(); h != nil && ctx.Value(http.ServerContextKey) != nil {
 		select {
 		case <-*h:
@@ -432,6 +405,7 @@ func (s *faultStore) EntriesAt(ctx context.Context, id log.ID, indices []uint64,
 	if err := s.read(first); err != nil {
 		return err
 	}
+	s.calls.add(ctx, fmt.Sprint("entries of ", id))
 	return s.Store.EntriesAt(ctx, id, indices, fn)
 }
 
@@ -456,17 +430,13 @@ func (s *faultStore) Key(ctx context.Context, id string) (log.Key, error) {
 	return key, err
 }
 
-func (s *faultStore) Logs(ctx context.Context) ([]log.Info, error) {
-	s.calls.add(ctx, "logs")
-	return s.Store.Logs(ctx)
-}
-
 func (s *faultStore) Begin(ctx context.Context, logs []log.ID) (log.Tx, error) {
+	s.calls.add(ctx, fmt.Sprint("append to ", logs))
 	if h := s.hold.Load(); h != nil {
 		s.held.Add(1)
 		<-*h
 	}
-	if s.failure.Load() {
+	if s.failure.Load() || s.failAppends.Load() {
 		return nil, errInjected
 	}
 	tx, err := s.Store.Begin(ctx, logs)
@@ -513,16 +483,24 @@ func (s *testServer) send(req *http.Request) answer {
 	return got
 }
 
-// metric returns the value of a metric without labels, as the operator's listener shows it.
+// metric returns the value of a metric, named with its labels, as the operator's listener shows it.
 func (s *testServer) metric(name string) string {
 	s.t.Helper()
+	value, ok := s.findMetric(name)
+	if !ok {
+		s.t.Fatalf("there is no metric %s", name)
+	}
+	return value
+}
+
+// findMetric does the same with one that may not be there yet.
+func (s *testServer) findMetric(name string) (value string, ok bool) {
 	w := httptest.NewRecorder()
 	s.api.Ops().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	for line := range strings.Lines(w.Body.String()) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strings.TrimSpace(value)
+			return strings.TrimSpace(value), true
 		}
 	}
-	s.t.Fatalf("there is no metric %s", name)
-	return ""
+	return "", false
 }

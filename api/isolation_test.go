@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +28,7 @@ type tenant struct {
 	markers        []string // in content, and hashes, salts and secrets in the forms in which answers show them
 	cursors        []string
 	accesses       []string // cursors, too: of what was done to the log
+	exports        []string // the same of exports: to resume one, and to go on after it
 	size           int
 	named          int // how many of the markers aren't of events
 }
@@ -49,18 +52,31 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		}
 		r := me.ask(rt, other)
 		got := s.do(r)
+		body := filterRE.ReplaceAllString(string(got.body), "") // a bundle repeats what it was asked for
 		for _, marker := range other.markers {
-			if strings.Contains(string(got.body), marker) || strings.Contains(fmt.Sprint(got.header), marker) {
+			if strings.Contains(body, marker) || strings.Contains(fmt.Sprint(got.header), marker) {
 				rt.Fatalf("%s %s: %s's answer holds %q of %s: %v %s", r.method, r.path, me.name, marker, other.name, got.header, got.body)
 			}
 		}
 		if got.status >= http.StatusInternalServerError {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
-		if (strings.Contains(r.path, other.name) || strings.Contains(r.path, "/v1/keys/")) && got.status < http.StatusBadRequest {
+		theirs := strings.Contains(r.path, other.name) || strings.Contains(r.path, "/v1/keys/") || strings.Contains(r.path, "cursor=")
+		if theirs && got.status < http.StatusBadRequest {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
 	})
+	// Each route that there is, is among what was drawn.
+	asked := make(map[string]bool)
+	for i := range otherRequests {
+		r := rapid.Custom(func(rt *rapid.T) request { return tenants[0].askFor(rt, tenants[1], i) }).Example()
+		asked[s.pattern(r)] = true
+	}
+	for _, pattern := range s.api.Patterns() {
+		if pattern != "/" && !asked[pattern] {
+			t.Errorf("%s isn't asked for another tenant's: see askFor", pattern)
+		}
+	}
 	// Each finds its own, and as much of it as it appended.
 	for _, x := range tenants {
 		var p page
@@ -70,6 +86,8 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		}
 	}
 }
+
+var filterRE = regexp.MustCompile(`"filter":"[^"]*"`)
 
 // asked returns what the store was asked since the last time, but for the key itself, which is remembered for a while. What was asked for is
 // left out of it.
@@ -88,12 +106,10 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, 5*time.Millisecond)
 	me, other := s.newTenant(), s.newTenant()
-	cursor := "none"
-	if len(other.cursors) > 0 {
-		cursor = other.cursors[0]
-	}
+	cursor, export := other.cursors[0], other.exports
 	never := &tenant{name: "never-made", ids: []string{"never"}, cursors: []string{"none"}}
 	_, neverKey := log.NewKey(log.RoleReader, 0, "", 0)
+	asked := make(map[string]bool)
 	for _, r := range []struct{ method, path, theirs, none, body string }{
 		{"GET", "/v1/events?log=%s", other.name, never.name, ""},
 		{"POST", "/v1/events?log=%s", other.name, never.name, `{"action":"a"}`},
@@ -118,16 +134,23 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/events/%s/proof", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
 		{"GET", "/v1/export?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/export?cursor=%s", export[0], "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/export?cursor=%s", export[1], "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
+		{"GET", "/v1/export?format=bundle&cursor=%s", export[1], "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
 		{"GET", "/v1/access?cursor=%s", other.accesses[0], strings.Repeat("A", len(other.accesses[0])), ""},
 		{"GET", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"DELETE", "/v1/keys/%s", other.reader[3:15], neverKey[3:15], ""},
 		{"POST", "/v1/keys/%s/rotate", other.reader[3:15], neverKey[3:15], ""},
+		{"POST", "/v1/keys", other.name, never.name, `{"role":"reader","log":"%s"}`},
 	} {
+		asked[s.pattern(request{method: r.method, path: strings.ReplaceAll(r.path, "%s", "x")})] = true
 		for _, key := range me.keys {
 			var answers []string
 			for _, what := range []string{r.theirs, r.none} {
 				s.store.calls.take()
-				got := s.do(request{method: r.method, path: fmt.Sprintf(r.path, what), key: key, body: r.body})
+				got := s.do(request{
+					method: r.method, path: strings.ReplaceAll(r.path, "%s", what), key: key, body: strings.ReplaceAll(r.body, "%s", what),
+				})
 				if got.status < http.StatusBadRequest || got.status >= http.StatusInternalServerError {
 					t.Errorf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 				}
@@ -138,7 +161,16 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 			}
 		}
 	}
+	for _, pattern := range s.api.Patterns() {
+		method, path, _ := strings.Cut(pattern, " ")
+		if pattern != "/" && pattern != "POST /v1/logs" && (method != "GET" || !slices.Contains(nameless, path)) && !asked[pattern] {
+			t.Errorf("%s isn't asked for another tenant's", pattern)
+		}
+	}
 }
+
+// nameless are the paths that name no log, nor anything of one: lists, and what is for anyone.
+var nameless = []string{"/v1/logs", "/v1/keys", "/witness/logs", "/healthz", "/readyz", "/openapi.yaml"}
 
 func random(n int) []byte {
 	b := make([]byte, n)
@@ -164,7 +196,14 @@ func (s *testServer) newTenant() *tenant {
 	}
 	x.named = len(x.markers)
 	s.appendMarked(x, 3)
-	x.accesses = append(x.accesses, *s.access("?limit=2", x.keys[slices.Index(log.Roles, log.RoleAuditor)]).NextCursor)
+	var export struct {
+		End struct{ Cursor string }
+	}
+	auditor := x.keys[slices.Index(log.Roles, log.RoleAuditor)]
+	got := s.get("/v1/export?format=json", auditor)
+	got.into(s.t, http.StatusOK, &export)
+	x.exports = append(x.exports, got.header.Get("Export-Cursor"), export.End.Cursor)
+	x.accesses = append(x.accesses, *s.access("?limit=2", auditor).NextCursor)
 	return x
 }
 
@@ -194,8 +233,31 @@ func (s *testServer) appendMarked(x *tenant, n int) {
 	}
 }
 
+// pattern returns the route that answers a request.
+func (s *testServer) pattern(r request) string {
+	s.t.Helper()
+	mux := http.NewServeMux()
+	for _, pattern := range s.api.Patterns() {
+		mux.HandleFunc(pattern, func(http.ResponseWriter, *http.Request) {})
+	}
+	req, err := http.NewRequest(r.method, s.url+r.path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, pattern := mux.Handler(req)
+	return pattern
+}
+
+// otherRequests is how many kinds of requests askFor knows.
+var otherRequests = 32 + len(nameless)
+
 // ask returns a request of x for something of another tenant's.
 func (x *tenant) ask(t *rapid.T, other *tenant) request {
+	return x.askFor(t, other, rapid.IntRange(0, otherRequests-1).Draw(t, "request"))
+}
+
+// askFor returns a request of a kind.
+func (x *tenant) askFor(t *rapid.T, other *tenant, kind int) request {
 	key := rapid.SampledFrom(x.keys).Draw(t, "key")
 	theirKey := rapid.SampledFrom(other.keys).Draw(t, "their key")[3:15]
 	id := rapid.SampledFrom(other.ids).Draw(t, "id")
@@ -207,11 +269,9 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 		}
 		return request{method: "GET", path: path, key: key}
 	}
-	cursor := ""
-	if len(other.cursors) > 0 {
-		cursor = rapid.SampledFrom(other.cursors).Draw(t, "cursor")
-	}
-	switch rapid.IntRange(0, 27).Draw(t, "request") {
+	cursor := rapid.SampledFrom(other.cursors).Draw(t, "cursor")
+	format := rapid.SampledFrom([]string{"ndjson", "json", "csv", "bundle"}).Draw(t, "format")
+	switch kind {
 	case 0:
 		return get("/v1/events/" + id)
 	case 1:
@@ -231,19 +291,19 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	case 8:
 		return get(fmt.Sprintf("/v1/checkpoint?size=%d", n))
 	case 9:
-		kind := rapid.SampledFrom([]string{"0", "entries", "1"}).Draw(t, "tile")
-		return request{method: "GET", path: fmt.Sprintf("/logs/%s/tile/%s/000.p/%d", other.name, kind, n), key: key}
+		level := rapid.SampledFrom([]string{"0", "entries", "1"}).Draw(t, "tile")
+		return request{method: "GET", path: fmt.Sprintf("/logs/%s/tile/%s/000.p/%d", other.name, level, n), key: key}
 	case 10:
 		return request{method: "GET", path: "/logs/" + other.name + "/checkpoint", key: rapid.SampledFrom([]string{key, ""}).Draw(t, "public")}
 	case 11:
 		// An id that is taken in another log is free in this one. It is x's own then, but what it says is not the other's.
 		return request{method: "POST", path: "/v1/events?log=" + other.name, key: x.writer, body: fmt.Sprintf(`{"id":%q,"action":"probe"}`, id)}
 	case 12:
-		return get("/v1/events?actor_id=" + url.QueryEscape(rapid.SampledFrom(other.markers[other.named:]).Draw(t, "marker")))
+		return get("/v1/events?" + other.filter(t))
 	case 13:
-		return request{method: "GET", path: rapid.SampledFrom([]string{"/v1/logs", "/v1/keys"}).Draw(t, "list"), key: key}
+		return get("/v1/export?format=" + format + "&cursor=" + rapid.SampledFrom(other.exports).Draw(t, "export cursor"))
 	case 14:
-		return request{method: rapid.SampledFrom([]string{"GET", "DELETE"}).Draw(t, "method"), path: "/v1/keys/" + theirKey, key: key}
+		return request{method: "GET", path: "/v1/keys/" + theirKey, key: key}
 	case 15:
 		return request{method: "POST", path: "/v1/keys/" + theirKey + "/rotate", key: key}
 	case 16:
@@ -263,15 +323,117 @@ func (x *tenant) ask(t *rapid.T, other *tenant) request {
 	case 23:
 		return request{method: "POST", path: "/v1/logs", key: key, body: fmt.Sprintf(`{"name":%q}`, other.name)}
 	case 24:
-		format := rapid.SampledFrom([]string{"ndjson", "json", "csv", "bundle"}).Draw(t, "format")
 		return get("/v1/export?format=" + format)
 	case 25:
 		return get("/v1/export?cursor=" + cursor)
 	case 26:
 		return get(fmt.Sprintf("/v1/verify?from=0&to=%d", n))
-	default:
+	case 27:
+		return get("/v1/export?format=" + format + "&" + other.filter(t))
+	case 28:
+		return request{method: "DELETE", path: "/v1/keys/" + theirKey, key: key}
+	case 29:
+		return request{method: "GET", path: fmt.Sprintf("/logs/%s/growth/%d", other.name, n), key: key}
+	case 30:
+		return request{
+			method: "POST", path: "/v1/events/batch?log=" + other.name, key: x.writer, body: fmt.Sprintf(`{"events":[{"id":%q,"action":"probe"}]}`, id),
+		}
+	case 31:
 		return request{
 			method: "POST", path: "/v1/keys", key: key, body: fmt.Sprintf(`{"role":"reader","log":%q}`, other.name),
+		}
+	default:
+		return request{method: "GET", path: nameless[kind-32], key: key}
+	}
+}
+
+// filter returns parameters by which something of the tenant's is found.
+func (x *tenant) filter(t *rapid.T) string {
+	id := rapid.SampledFrom(x.ids).Draw(t, "id to find")
+	text := rapid.SampledFrom(x.markers[x.named:]).Draw(t, "text to find")
+	names := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"action", "actor_id", "q", "from", "metadata.x"}), 1, 3, rapid.ID[string]).Draw(t, "filters")
+	filter := url.Values{}
+	for _, name := range names {
+		filter.Set(name, map[string]string{"action": "a.*", "actor_id": text, "q": id, "from": "-1h", "metadata.x": id}[name])
+	}
+	return filter.Encode()
+}
+
+var (
+	lastUseRE = regexp.MustCompile(`,"last_used_at":"[^"]*"`)
+	cursorRE  = regexp.MustCompile(`"(next_)?cursor":"[^"]*"`) // of which no two are alike
+)
+
+// alone is an answer without what differs between two of the same request on a server that nobody else uses.
+func (a answer) alone() string {
+	a.header = a.header.Clone()
+	a.header.Del("Export-Cursor")
+	if lines := bytes.SplitAfter(a.body, []byte("\n")); bytes.HasPrefix(a.body, []byte(`{"checked":`)) {
+		a.body = lines[len(lines)-2] // the result: how much was checked before depends on the time
+	}
+	return cursorRE.ReplaceAllString(lastUseRE.ReplaceAllString(a.anonymous(), ""), "")
+}
+
+// Nothing that others do, however much, shows in what a tenant is answered about its own: no number counts them.
+func TestNoAnswerCountsWhatOthersDo(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t, 5*time.Millisecond)
+	me, other := s.newTenant(), s.newTenant()
+	paths := []string{
+		"/v1/events", "/v1/events?limit=2&order=oldest", "/v1/events?action=a.*", "/v1/events?from=-1h&q=id", "/v1/events/" + me.ids[0],
+		"/v1/events/" + me.ids[1] + "/proof", "/v1/export", "/v1/export?format=json&action=a.*", "/v1/export?format=csv", "/v1/export?format=bundle",
+		"/v1/feed?timeout=0s", "/v1/feed?timeout=0s&from=1&limit=1", "/v1/checkpoint", "/v1/checkpoint?size=1", "/v1/proofs/inclusion?index=1",
+		"/v1/proofs/consistency?from=1", "/v1/access?action=treeline.key.*", "/v1/access?action=treeline.log.updated&from=-1h&limit=1", "/v1/verify",
+		"/v1/logs", "/v1/logs/" + me.name, "/v1/keys", "/v1/keys/" + me.reader[3:15], "/logs/" + me.name + "/checkpoint",
+		"/logs/" + me.name + "/tile/0/000.p/3", "/logs/" + me.name + "/tile/entries/000.p/3", "/logs/" + me.name + "/growth/0",
+		"/witness/logs", "/healthz", "/readyz", "/openapi.yaml",
+	}
+	asked := make(map[string]bool)
+	for _, path := range paths {
+		asked[s.pattern(request{method: "GET", path: path})] = true
+	}
+	for _, pattern := range s.api.Patterns() {
+		if strings.HasPrefix(pattern, "GET ") && !asked[pattern] {
+			t.Errorf("%s isn't asked for", pattern)
+		}
+	}
+	acts := []func(){
+		func() { s.appendMarked(other, 3) },
+		func() { s.post("/v1/events", other.writer, `{"id":"`+me.ids[0]+`","action":"a.same"}`) },
+		func() { s.post("/v1/keys", s.admin, `{"role":"reader","log":"`+other.name+`"}`) },
+		func() { s.post("/v1/keys/"+s.key(log.RoleReader, other.name)[3:15]+"/rotate", s.admin, "") },
+		func() {
+			s.do(request{method: "DELETE", path: "/v1/keys/" + s.key(log.RoleReader, other.name)[3:15], key: s.admin})
+		},
+		func() { s.patch("/v1/logs/"+other.name, s.admin, `{"title":"`+hex.EncodeToString(random(6))+`"}`) },
+		func() { s.post("/v1/logs", s.admin, `{}`) },
+		func() {
+			for _, path := range []string{"/v1/events", "/v1/export", "/v1/access", "/v1/verify"} {
+				s.get(path, other.keys[slices.Index(log.Roles, log.RoleAuditor)])
+			}
+			s.recordReads()
+		},
+	}
+	ask := func() (answers []string) {
+		for _, path := range paths {
+			for _, key := range me.keys {
+				answers = append(answers, path+" with "+key[3:15]+":\n"+s.get(path, key).alone())
+			}
+		}
+		return answers
+	}
+	before := ask()
+	for _, act := range acts {
+		act()
+	}
+	for i, after := range ask() {
+		if after != before[i] {
+			t.Errorf("got\n%s\nand after the other did something\n%s", before[i], after)
+		}
+		for _, marker := range other.markers {
+			if strings.Contains(after, marker) {
+				t.Errorf("%s: got %q, which is the other's: %s", paths[i/len(me.keys)], marker, after)
+			}
 		}
 	}
 }

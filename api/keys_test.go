@@ -184,6 +184,12 @@ func TestARotatedKeyIsGoodForTheOverlap(t *testing.T) {
 			t.Errorf("%s: the old key is good for %v more, want %v", body, got, want)
 		}
 	}
+	// What is good to the end of time is followed by what is, too.
+	last := s.makeKey(s.admin, `{"role":"reader","expires_at":"9999-12-31T23:59:59.999999Z"}`)
+	s.post("/v1/keys/"+last.ID+"/rotate", s.admin, `{}`).into(t, http.StatusCreated, &next)
+	if next.ExpiresAt != "9999-12-31T23:59:59.999999Z" {
+		t.Errorf("the key after one that expires at the end of time expires at %s", next.ExpiresAt)
+	}
 	for _, body := range []string{`{"overlap":"31d"}`, `{"overlap":"24"}`, `{"overlap":24}`, `{"over":"24h"}`} {
 		k := s.makeKey(s.admin, `{"role":"reader"}`)
 		s.post("/v1/keys/"+k.ID+"/rotate", s.admin, body).problem(t, http.StatusBadRequest, "invalid_request")

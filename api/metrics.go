@@ -36,19 +36,30 @@ func (s *Server) observe(route string, h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		sw := statusWriter{ResponseWriter: w}
+		returned := false
+		defer func() {
+			took := time.Since(start)
+			seconds.Observe(took.Seconds())
+			status := max(sw.status, http.StatusOK)
+			switch { // a panic, with which also an answer breaks off that has begun
+			case returned:
+			case r.Context().Err() != nil:
+				status = statusClientClosed
+			default:
+				status = http.StatusInternalServerError
+			}
+			if status == http.StatusCreated {
+				created.Inc()
+			} else {
+				s.metrics.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+			}
+			if s.logger.Enabled(r.Context(), slog.LevelDebug) {
+				s.logger.Debug("request", "request_id", w.Header().Get("X-Request-Id"), "method", r.Method, "route", route,
+					"status", status, "took", took)
+			}
+		}()
 		h(&sw, r)
-		took := time.Since(start)
-		seconds.Observe(took.Seconds())
-		status := max(sw.status, http.StatusOK)
-		if status == http.StatusCreated {
-			created.Inc()
-		} else {
-			s.metrics.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
-		}
-		if s.logger.Enabled(r.Context(), slog.LevelDebug) {
-			s.logger.Debug("request", "request_id", w.Header().Get("X-Request-Id"), "method", r.Method, "route", route,
-				"status", status, "took", took)
-		}
+		returned = true
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 	"github.com/treeline-log/treeline/merkle"
 )
 
+// statusClientClosed is what is counted of a request whose client went away. No client ever sees it.
+const statusClientClosed = 499
+
 // problem is an answer that is an error (RFC 9457, application/problem+json).
 type problem struct {
 	Type      string        `json:"type"`
@@ -141,7 +144,7 @@ func asProblem(err error) *problem {
 	case errors.Is(err, log.ErrUnreachable):
 		return newProblem(http.StatusServiceUnavailable, "store_unavailable", "the store can't be reached; try again later")
 	case errors.Is(err, context.Canceled):
-		return newProblem(499, "client_closed_request", "the client went away")
+		return newProblem(statusClientClosed, "client_closed_request", "the client went away")
 	}
 	return newProblem(http.StatusInternalServerError, "internal",
 		"the server failed; its log has more under this request_id. If this was an append, send it again with the same ids")
@@ -151,7 +154,7 @@ func asProblem(err error) *problem {
 func (s *Server) explain(w http.ResponseWriter, r *http.Request, err error) *problem {
 	p := *asProblem(err)
 	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
-	if p.Status == 499 {
+	if p.Status == statusClientClosed {
 		p.Title = "Client Closed Request"
 	}
 	p.RequestID = w.Header().Get("X-Request-Id")

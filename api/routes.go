@@ -214,7 +214,11 @@ func (s *Server) onServer(pattern string, a access, kind log.Read, fn func(http.
 		if err := fn(w, r, key); err != nil {
 			return err
 		}
-		s.count(w, r, key, s.service.LogByID(key.Log), kind)
+		var own *log.Log // what a key of one log sees is about that
+		if key.Log != 0 {
+			own = s.service.LookupID(r.Context(), key.Log)
+		}
+		s.count(w, r, key, own, kind)
 		return nil
 	})
 }

@@ -67,6 +67,12 @@ def sha(data):
     return hashlib.sha256(data).digest()
 
 
+def unhex(text):
+    data = bytes.fromhex(text)
+    need(data.hex() == text, "hex that is not in lower case")
+    return data
+
+
 def verifier_key(text, type):
     """Returns name, hash and key of a verifier key, whose key begins with the byte of its type."""
     try:
@@ -147,14 +153,14 @@ def digest(d):
     """Returns the event digest that a disclosure gives (sections 4.3 and 8), and the pointers that it withholds."""
     need(set(d) - {"previous_hash", "received_at"} in ({"event", "seed"}, {"claims"}, {"digest"}), "not one form of a disclosure")
     if "digest" in d:
-        return bytes.fromhex(d["digest"]), None
+        return unhex(d["digest"]), None
     if "event" in d:
-        salt = lambda p: hmac.new(bytes.fromhex(d["seed"]), p, "sha256").digest()
+        salt = lambda p: hmac.new(unhex(d["seed"]), p, "sha256").digest()
         need(len(d["seed"]) == 64, "a seed isn't of 32 bytes")
         cut, hidden = [(p.encode(), commitment(salt(p.encode()), p.encode(), v)) for p, v in claims(d["event"])], []
     else:
-        cut = [(c["pointer"].encode(), commitment(bytes.fromhex(c["salt"]), c["pointer"].encode(), c["value"]) if "salt" in c
-                else bytes.fromhex(c["commitment"])) for c in d["claims"]]
+        cut = [(c["pointer"].encode(), commitment(unhex(c["salt"]), c["pointer"].encode(), c["value"]) if "salt" in c
+                else unhex(c["commitment"])) for c in d["claims"]]
         hidden = [c["pointer"] for c in d["claims"] if "salt" not in c]
         need([p for p, _ in cut] == sorted({p for p, _ in cut}), "claims are not in order")
         hidden = None if len(hidden) == len(cut) else hidden
@@ -249,7 +255,7 @@ def verify(data, keys):
             t = datetime.datetime.strptime(d["received_at"], "%Y-%m-%dT%H:%M:%S.%fZ")
             need(t.isoformat(timespec="microseconds") + "Z" == d["received_at"], "a malformed time")
             micros = (t - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1)
-            need(entry == b"\1" + struct.pack(">Q", micros) + bytes.fromhex(d["previous_hash"]) + hash, f"event {index} isn't that of its entry")
+            need(entry == b"\1" + struct.pack(">Q", micros) + unhex(d["previous_hash"]) + hash, f"event {index} isn't that of its entry")
             need(tree.size <= index < size and then <= micros, f"entry {index} is out of order")
             genesis = sha(b"treeline/log/v1\n" + origin.encode() + b"\n")
             need(index > tree.size or entry[9:41] == (last if index else genesis), f"entry {index} isn't chained to the one before")

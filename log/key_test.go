@@ -35,6 +35,25 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+func TestKeysEnd(t *testing.T) {
+	for name, x := range map[string]struct {
+		key  log.Key
+		want error
+	}{
+		"no end":                       {log.Key{}, nil},
+		"expires in a µs":              {log.Key{ExpiresAt: 101}, nil},
+		"expires now":                  {log.Key{ExpiresAt: 100}, log.ErrKeyExpired},
+		"revoked":                      {log.Key{RevokedAt: 99}, log.ErrKeyRevoked},
+		"revoked by a clock ahead":     {log.Key{RevokedAt: 101}, log.ErrKeyRevoked},
+		"revoked, and expires later":   {log.Key{RevokedAt: 99, ExpiresAt: 1000}, log.ErrKeyRevoked},
+		"expired, and revoked somehow": {log.Key{RevokedAt: 1000, ExpiresAt: 99}, log.ErrKeyRevoked},
+	} {
+		if err := x.key.Ended(100); !errors.Is(err, x.want) {
+			t.Errorf("%s: got %v, want %v", name, err, x.want)
+		}
+	}
+}
+
 // Any one character that is wrong, missing or too many shows before a server is asked.
 func TestMistypedKeys(t *testing.T) {
 	_, text := log.NewKey(log.RoleWriter, 1, "", 0)

@@ -79,8 +79,10 @@ func newMetrics(s *Service, reg prometheus.Registerer) *metrics {
 		released:  prometheus.NewDesc("treeline_log_released_size", "Released size of a log.", []string{"log"}, nil),
 		witnessed: prometheus.NewDesc("treeline_log_witnessed_size", "Witnessed size of a log.", []string{"log"}, nil),
 	}
-	for _, attempted := range []string{"append", "commit", "sign", "scrub", "verify", "index", "hub", "read sizes", "read replica", "record reads",
-		"custody", "remove"} {
+	for _, attempted := range []string{
+		"append", "commit", "sign", "scrub", "verify", "index", "hub", "read sizes", "read settings", "read replica", "note use of keys", "record reads",
+		"custody", "remove",
+	} {
 		m.failures.WithLabelValues(attempted)
 	}
 	reg.MustRegister(m.batchEvents, m.batchSeconds, m.appended, m.failures, m.signatures, m.scrubbed, m.indexed, m.unreadable, m)

@@ -128,8 +128,11 @@ func (r *reads) end() {
 	r.tallies, r.addresses = nil, nil
 }
 
-// event returns the event that tells of a tally.
+// event returns the event that tells of a tally. The clock may have been set back since, to before its minute.
 func (t *tally) event(now time.Time) (*Event, error) {
+	if minute := time.UnixMicro(t.minute); now.Before(minute) {
+		now = minute
+	}
 	told := ownEvent{
 		Action: "treeline.log.read", OccurredAt: string(AppendTime(nil, t.minute)), Actor: &ownActor{t.by.ID, t.by.Type, t.by.Name},
 		Context: ownContext{IP: t.by.IP}, Metadata: map[string]any{"reads": t.counts},

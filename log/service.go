@@ -600,7 +600,7 @@ func (s *Service) RotateKey(ctx context.Context, by By, id string, overlap time.
 	next, text = old.fresh(now)
 	end := now + overlap.Microseconds()
 	if old.ExpiresAt != 0 {
-		next.ExpiresAt = now + old.ExpiresAt - old.CreatedAt
+		next.ExpiresAt = min(now+old.ExpiresAt-old.CreatedAt, maxTime)
 		end = min(end, old.ExpiresAt)
 	}
 	told := next.told()

@@ -502,6 +502,26 @@ func TestReadsAreToldAfterAFault(t *testing.T) {
 	}
 }
 
+// A clock that is set back doesn't make reads be forgotten that were counted before.
+func TestReadsAreToldAfterTheClockIsSetBack(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	before := s.toldSize()
+	other := log.ByKey(log.Key{ID: "reader"})
+	for range 5 {
+		s.clock.Store(time.Hour.Microseconds())
+		s.CountRead(byTest, s.log(), log.ReadList)
+		s.clock.Store(0)
+		s.CountRead(other, s.log(), log.ReadList)
+		if err := s.RecordReads(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := len(s.told(before)); got != 10 {
+		t.Errorf("%d events tell of it, want 10", got)
+	}
+}
+
 // Past what is kept in memory reads are lost, which a metric counts.
 func TestReadsThatAreTooManyAreCountedAsLost(t *testing.T) {
 	defer log.SetMaxTallies(10, 20)()

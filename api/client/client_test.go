@@ -319,6 +319,48 @@ func TestExportsThatAreNotComplete(t *testing.T) {
 	}
 }
 
+// silent is the body of an answer that breaks off without an end of the connection.
+type silent struct {
+	ctx   context.Context
+	begin io.Reader
+}
+
+func (s silent) Read(b []byte) (int, error) {
+	if n, _ := s.begin.Read(b); n > 0 {
+		return n, nil
+	}
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
+}
+
+// An export for which nothing comes any more ends, also if nobody has set a time for it.
+func TestAnExportOfAServerThatFallsSilent(t *testing.T) {
+	t.Parallel()
+	for name, begin := range map[string]string{"at once": "", "in the middle": `{"id":"a"}` + "\n"} {
+		synctest.Test(t, func(t *testing.T) {
+			c, err := client.New(client.Config{Server: "http://treeline.example", Key: "k", HTTP: &http.Client{
+				Transport: answers(func(r *http.Request) (*http.Response, error) {
+					if begin == "" {
+						<-r.Context().Done()
+						return nil, r.Context().Err()
+					}
+					res := answer(200, "application/x-ndjson", "")
+					res.Body = io.NopCloser(silent{r.Context(), strings.NewReader(begin)})
+					return res, nil
+				}),
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_, err = c.Export(t.Context(), client.Query{}, client.NDJSON, io.Discard)
+			if err == nil || !strings.Contains(err.Error(), "the server sent nothing for 1m0s") || time.Since(began) != time.Minute {
+				t.Errorf("%s: after %v got %v", name, time.Since(began), err)
+			}
+		})
+	}
+}
+
 // answers is a way to servers that are scripts.
 type answers func(*http.Request) (*http.Response, error)
 
@@ -439,4 +481,38 @@ func TestOnlyTheStandardLibraryIsImported(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// What somebody on the way says of tomorrow doesn't keep events from being sent today.
+func TestASpoolDoesNotWaitForTomorrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		script := []*http.Response{
+			answer(503, "text/html", "<h1>back soon</h1>", "Retry-After", "86400"),
+			answer(201, "application/json", `{"log":"default","data":[{"id":"x","index":0}]}`),
+		}
+		c, err := client.New(client.Config{Server: "http://treeline.example", Key: "tl_key", HTTP: &http.Client{
+			Transport: answers(func(*http.Request) (*http.Response, error) {
+				next := script[0]
+				script = script[1:]
+				return next, nil
+			}),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		spool, err := client.OpenSpool(client.SpoolConfig{Client: c, Dir: t.TempDir(), OnError: func(error) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := spool.Record(t.Context(), client.Event{Action: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := spool.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 5*time.Minute {
+			t.Errorf("sent after %v", took)
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"time"
 )
 
 // The formats of an export.
@@ -41,19 +42,26 @@ var ErrIncomplete = errors.New("the export is not complete")
 // nothing here. It needs a key that may export.
 //
 // What was written is the whole file if the error is nil: the end of it was there, and its hash is right. After ErrIncomplete, or another
-// error, it is of no use.
+// error, it is of no use. It takes as long as it takes, but ends when nothing has come for a minute.
 func (c *Client) Export(ctx context.Context, q Query, format string, w io.Writer) (*ExportEnd, error) {
 	query := q.values()
 	query.Del("order")
 	query.Del("limit")
 	query.Set("format", format)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(attemptTimeout, func() { cancel(errSilent) })
+	defer silence.Stop()
 	res, err := c.start(ctx, request{method: http.MethodGet, path: "/v1/export", query: query})
 	if err != nil {
 		return nil, err
 	}
 	defer res.Body.Close()
 	sum := &tailHash{of: sha256.New()}
-	if _, err := io.Copy(io.MultiWriter(w, sum), res.Body); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w, sum), alive{res.Body, silence}); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	text := res.Trailer.Get("Export-End")
@@ -71,6 +79,21 @@ func (c *Client) Export(ctx context.Context, q Query, format string, w io.Writer
 	return end, nil
 }
 
+// errSilent is why an export is waited for no longer.
+var errSilent = fmt.Errorf("the server sent nothing for %v", attemptTimeout)
+
+// alive puts off the end of waiting with all that comes.
+type alive struct {
+	io.Reader
+	silence *time.Timer
+}
+
+func (a alive) Read(b []byte) (int, error) {
+	n, err := a.Reader.Read(b)
+	a.silence.Reset(attemptTimeout)
+	return n, err
+}
+
 // start sends a request whose answer is read as it comes, for as long as that takes. It isn't sent again: what was written can't be taken back.
 func (c *Client) start(ctx context.Context, r request) (*http.Response, error) {
 	req, err := c.newRequest(ctx, r)
@@ -78,6 +101,9 @@ func (c *Client) start(ctx context.Context, r request) (*http.Response, error) {
 		return nil, err
 	}
 	res, err := c.http.Do(req)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return nil, c.failure(err)
 	}

@@ -41,12 +41,11 @@ func checksum(length, event []byte) uint32 {
 	return crc32.Update(crc32.Checksum(length, castagnoli), castagnoli, event)
 }
 
-// appendFrame appends the frame of an event to dst.
-func appendFrame(dst, event []byte) []byte {
-	length := binary.BigEndian.AppendUint32(nil, uint32(len(event)))
-	dst = append(dst, length...)
-	dst = binary.BigEndian.AppendUint32(dst, checksum(length, event))
-	return append(dst, event...)
+// frameOf returns the frame of an event.
+func frameOf(event []byte) []byte {
+	frame := binary.BigEndian.AppendUint32(make([]byte, 0, frameHeader+len(event)), uint32(len(event)))
+	frame = binary.BigEndian.AppendUint32(frame, checksum(frame, event))
+	return append(frame, event...)
 }
 
 var (
@@ -123,7 +122,7 @@ func listSegments(dir string) ([]*segment, error) {
 
 // scan finds how far a segment that an earlier process has left behind is whole, and counts the events after the first from bytes,
 // which are settled if they end where a frame does. What is not whole is cut off. It is an event whose Record never returned if it is
-// a last frame that ends too early; anything else is kept in a file beside, and its bytes returned as damaged.
+// a last frame that ends too early, see isTorn; anything else is kept in a file beside, and its bytes returned as damaged.
 func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if err != nil {
@@ -147,7 +146,13 @@ func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 		if !errors.Is(err, errTorn) && !errors.Is(err, errDamaged) {
 			return 0, 0, err
 		}
-		if errors.Is(err, errDamaged) {
+		torn := errors.Is(err, errTorn)
+		if torn {
+			if torn, err = s.isTorn(f); err != nil {
+				return 0, 0, err
+			}
+		}
+		if !torn {
 			if damaged, err = s.keepRest(f); err != nil {
 				return 0, 0, err
 			}
@@ -157,6 +162,21 @@ func (s *segment) scan(from int64) (events uint64, damaged int64, err error) {
 		}
 		return events, damaged, f.Sync()
 	}
+}
+
+// isTorn reports whether what is after the whole frames is nothing but the beginning of one, and not a frame whose length is damaged, so
+// that it seems to end behind the file: then the event in it is whole, or frames follow.
+func (s *segment) isTorn(f *os.File) (bool, error) {
+	rest, err := io.ReadAll(io.NewSectionReader(f, s.size, frameHeader+maxEvent))
+	if err != nil || len(rest) > frameHeader && json.Valid(rest[frameHeader:]) {
+		return false, err
+	}
+	for i := 1; i < len(rest); i++ {
+		if _, err := readFrame(bytes.NewReader(rest[i:])); err == nil {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // keepRest copies what is after the whole frames to a file beside the segment.

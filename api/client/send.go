@@ -16,6 +16,10 @@ import (
 const (
 	sendEvents = 1000    // of a batch, at most
 	sendBytes  = 1 << 20 // of a batch, after which it ends
+
+	// maxRetryAfter is how long a batch waits at most because somebody on the way says so: a page that says "back tomorrow" must not
+	// keep events here until then.
+	maxRetryAfter = 2 * time.Minute
 )
 
 // send sends batch after batch, one at a time, until the context ends. What arrives while one is on its way is the next.
@@ -124,7 +128,7 @@ func (s *Spool) deliver(ctx context.Context, events []spooled) error {
 		s.failed(err)
 		pause := backoff(attempt)
 		if e, ok := errors.AsType[*Error](err); ok {
-			pause = max(pause, e.retryAfter)
+			pause = max(pause, min(e.retryAfter, maxRetryAfter))
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return err
@@ -214,12 +218,10 @@ func (s *Spool) reject(events []spooled, refused map[string]error) error {
 		}
 	}
 	path := filepath.Join(s.dir, rejectedFile)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
+	if err := appendWhole(path, lines.Bytes()); err != nil {
 		return err
 	}
-	_, err = f.Write(lines.Bytes())
-	if err := errors.Join(err, f.Sync(), f.Close(), syncDir(s.dir)); err != nil {
+	if err := syncDir(s.dir); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -232,4 +234,22 @@ func (s *Spool) reject(events []spooled, refused map[string]error) error {
 		}
 	}
 	return nil
+}
+
+// appendWhole appends data to a file, all of it or none, and forces it to the disk.
+func appendWhole(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		if _, err = f.Write(data); err == nil {
+			err = f.Sync()
+		}
+		if err != nil { // it is written again later, and then shall not follow on a part of itself
+			err = errors.Join(err, f.Truncate(info.Size()))
+		}
+	}
+	return errors.Join(err, f.Close())
 }

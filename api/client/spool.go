@@ -192,7 +192,7 @@ func (s *Spool) Record(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.write(ctx, appendFrame(nil, data))
+	n, err := s.write(ctx, frameOf(data))
 	if err != nil {
 		return fmt.Errorf("event %s is not recorded: %w", e.ID, err)
 	}
@@ -419,8 +419,10 @@ func (s *Spool) Close(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.file != nil {
-		err = errors.Join(err, s.file.Sync())
+		failed := s.file.Sync()
+		s.noteSync(s.written, failed) // for those who still wait in Record
 		s.endSegment()
+		err = errors.Join(err, failed)
 	}
 	s.reap()
 	return errors.Join(err, s.lock.Close())

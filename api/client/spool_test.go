@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -329,6 +330,14 @@ func segments(t testing.TB, dir string) []string {
 	return all
 }
 
+// lastFrame returns where the last frame of a segment begins.
+func lastFrame(segment []byte) (at int) {
+	for next := 0; next < len(segment); next += 8 + int(binary.BigEndian.Uint32(segment[next:])) {
+		at = next
+	}
+	return at
+}
+
 func TestWhatIsNoEventIsKeptAndReported(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -338,14 +347,16 @@ func TestWhatIsNoEventIsKeptAndReported(t *testing.T) {
 		sent    int // of three events
 		damaged bool
 	}{
-		"nothing":                   {func(b []byte) []byte { return b }, 3, false},
-		"a torn event":              {func(b []byte) []byte { return b[:len(b)-1] }, 2, false},
-		"a torn header":             {func(b []byte) []byte { return append(b, 0, 0, 0) }, 3, false},
-		"zeros after a power loss":  {func(b []byte) []byte { return append(b, make([]byte, 4096)...) }, 3, true},
-		"a bit of the last event":   {func(b []byte) []byte { b[len(b)-10] ^= 1; return b }, 2, true},
-		"a bit of the first event":  {func(b []byte) []byte { b[20] ^= 1; return b }, 0, true},
-		"a bit of the first length": {func(b []byte) []byte { b[0] ^= 0x80; return b }, 0, true},
-		"all is gone":               {func([]byte) []byte { return nil }, 0, false},
+		"nothing":                                  {func(b []byte) []byte { return b }, 3, false},
+		"a torn event":                             {func(b []byte) []byte { return b[:len(b)-1] }, 2, false},
+		"a torn header":                            {func(b []byte) []byte { return append(b, 0, 0, 0) }, 3, false},
+		"zeros after a power loss":                 {func(b []byte) []byte { return append(b, make([]byte, 4096)...) }, 3, true},
+		"a bit of the last event":                  {func(b []byte) []byte { b[len(b)-10] ^= 1; return b }, 2, true},
+		"a bit of the first event":                 {func(b []byte) []byte { b[20] ^= 1; return b }, 0, true},
+		"a bit of the first length":                {func(b []byte) []byte { b[0] ^= 0x80; return b }, 0, true},
+		"a first length that leads behind the end": {func(b []byte) []byte { b[2] ^= 0x80; return b }, 0, true},
+		"a last length that leads behind the end":  {func(b []byte) []byte { b[lastFrame(b)+2] ^= 0x80; return b }, 2, true},
+		"all is gone":                              {func([]byte) []byte { return nil }, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -555,4 +566,31 @@ func TestKilledProcesses(t *testing.T) {
 		t.Errorf("%d events were taken; %+v, %v", total, stats, problems.all)
 	}
 	t.Logf("%d events were taken and %d are in the log; at last %+v", total, s.Log.Sizes().Size, stats)
+}
+
+// Close doesn't make a Record fail whose event it takes: that is an error of the disk to the application.
+func TestRecordDuringClose(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.refuse.Store(true)
+	for range 20 {
+		spool, _ := openSpool(t, s, t.TempDir(), nil)
+		var all sync.WaitGroup
+		for range 16 {
+			all.Go(func() {
+				for {
+					err := spool.Record(t.Context(), client.Event{Action: "n.0"})
+					if errors.Is(err, client.ErrClosed) {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		time.Sleep(5 * time.Millisecond)
+		_ = spool.Close(closed(t))
+		all.Wait()
+	}
 }

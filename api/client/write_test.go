@@ -75,7 +75,7 @@ func TestAFailingDisk(t *testing.T) {
 	if err := record("c"); err != nil {
 		t.Error(err)
 	}
-	n, err := s.write(t.Context(), appendFrame(nil, []byte(`{"id":"d","action":"d"}`)))
+	n, err := s.write(t.Context(), frameOf([]byte(`{"id":"d","action":"d"}`)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestASegmentIsForcedToTheDiskAsItEnds(t *testing.T) {
 	for s.last < 2 {
 		before = s.written
 		event := fmt.Sprintf(`{"id":"%d","action":"a","metadata":{"x":%q}}`, before, strings.Repeat("x", 50_000))
-		if _, err := s.write(t.Context(), appendFrame(nil, []byte(event))); err != nil {
+		if _, err := s.write(t.Context(), frameOf([]byte(event))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,6 +160,25 @@ func TestASegmentIsForcedToTheDiskAsItEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = s.Close(ctx) // there is nobody to send to
+}
+
+// Close forces to the disk also what a Record waits for that came before it.
+func TestClosingBesideARecord(t *testing.T) {
+	t.Parallel()
+	s, err := OpenSpool(SpoolConfig{Client: nowhere(t), Dir: t.TempDir(), MaxBytes: minMaxBytes, OnError: func(error) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.write(t.Context(), frameOf([]byte(`{"id":"a","action":"a"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.Close(ctx) // there is nobody to send to
+	if err := s.sync(n); err != nil {
+		t.Errorf("an event that is on the disk: got %v", err)
+	}
 }
 
 func TestNewIDs(t *testing.T) {

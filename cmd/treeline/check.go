@@ -183,7 +183,7 @@ func (c *client) check(ctx context.Context, query url.Values, progress func(chec
 func (c *client) checkOnce(ctx context.Context, query url.Values, progress func(checked, of uint64)) (answer []byte, after time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(attemptTimeout, func() { cancel(fmt.Errorf("the server sent nothing for %v", attemptTimeout)) })
+	silence := time.AfterFunc(attemptTimeout, func() { cancel(errSilent) })
 	defer silence.Stop()
 	defer func() {
 		if err != nil && ctx.Err() != nil {

@@ -35,6 +35,9 @@ const (
 	maxPause   = 10 * time.Second
 )
 
+// errSilent is why an answer that streams is waited for no longer.
+var errSilent = fmt.Errorf("the server sent nothing for %v", attemptTimeout)
+
 // clientFlags are the flags of every command that talks to a server.
 type clientFlags struct {
 	server   string

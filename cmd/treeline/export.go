@@ -129,7 +129,8 @@ type download struct {
 	lines    bool // as NDJSON: what is there of it tells where to go on
 	progress progress
 	out      io.Writer
-	sum      hash.Hash // of all that was written, but for the end of NDJSON
+	sum      hash.Hash // of all that was written before the tail, but for the end of NDJSON
+	tail     []byte    // the last that was written, in which the end of JSON is
 	begun    bool
 	cursor   string // that resumes it
 
@@ -214,16 +215,24 @@ func badContent(format string, args ...any) error { return &contentError{fmt.Err
 
 // attempt fetches the export once, or what of it isn't there yet. With an error it returns how long the server asked to wait.
 func (d *download) attempt(ctx context.Context) (end *exportEnd, after time.Duration, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	idle := time.AfterFunc(attemptTimeout, cancel)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	idle := time.AfterFunc(attemptTimeout, func() { cancel(errSilent) })
 	defer idle.Stop()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
 	query := maps.Clone(d.query)
 	if d.cursor != "" {
 		query.Set("cursor", d.cursor)
 	}
-	if d.last != nil {
+	switch {
+	case d.last != nil:
 		query.Set("after", strconv.FormatUint(*d.last, 10))
+	case d.cursor != "" && d.from > 0: // it broke off before its first record
+		query.Set("after", strconv.FormatUint(d.from-1, 10))
 	}
 	res, err := d.client.open(ctx, &request{method: http.MethodGet, path: "/v1/export", query: query})
 	if err != nil {
@@ -257,17 +266,34 @@ func (d *download) attempt(ctx context.Context) (end *exportEnd, after time.Dura
 	if err := json.Unmarshal([]byte(text), end); err != nil {
 		return nil, 0, badContent("the end of the export: %w", err)
 	}
-	// That of JSON is of what came before the end in it, which is as whole as the object that the end closes.
-	if got := hex.EncodeToString(d.sum.Sum(nil)); d.query.Get("format") != "json" && got != end.SHA256 {
-		return nil, 0, badContent("what came has SHA-256 %s, the server says %s", got, end.SHA256)
+	tail := ""
+	if d.query.Get("format") == "json" {
+		tail = `,"end":` + text + "}\n"
+	}
+	if got, ok := d.sumBefore(tail); !ok || got != end.SHA256 {
+		return nil, 0, badContent("what came before the end has SHA-256 %s, the server says %s", got, end.SHA256)
 	}
 	return end, 0, nil
 }
 
-// Write writes a piece of what is not NDJSON.
+// maxExportEnd is more bytes than an end has.
+const maxExportEnd = 8 << 10
+
+// sumBefore returns the SHA-256 of all that was written before an end, and whether that is how it ended.
+func (d *download) sumBefore(end string) (sum string, ok bool) {
+	d.tail, ok = bytes.CutSuffix(d.tail, []byte(end))
+	d.sum.Write(d.tail)
+	return hex.EncodeToString(d.sum.Sum(nil)), ok
+}
+
+// Write writes a piece of the export.
 func (d *download) Write(b []byte) (int, error) {
 	d.begun = true
-	d.sum.Write(b)
+	if d.tail = append(d.tail, b...); len(d.tail) > 2*maxExportEnd {
+		over := len(d.tail) - maxExportEnd
+		d.sum.Write(d.tail[:over])
+		d.tail = append(d.tail[:0], d.tail[over:]...)
+	}
 	d.progress.add(int64(len(b)))
 	n, err := d.out.Write(b)
 	if err != nil {
@@ -345,7 +371,8 @@ func (d *download) finish(text, sum []byte, n uint64) (*exportEnd, error) {
 		return nil, badContent("%d records came with SHA-256 %x, the server says %d with %s", n, sum, end.Count, end.SHA256)
 	}
 	if d.begun && d.count != n { // it came in several parts
-		end.From, end.Count, end.First, end.Last, end.SHA256 = d.from, d.count, d.first, d.last, hex.EncodeToString(d.sum.Sum(nil))
+		end.From, end.Count, end.First, end.Last = d.from, d.count, d.first, d.last
+		end.SHA256, _ = d.sumBefore("")
 	}
 	line, err := json.Marshal(map[string]any{"end": end})
 	if err == nil {

@@ -19,6 +19,7 @@ type exporter struct {
 	*httptest.Server
 	records int
 	after   int // how many records come at a time before the connection breaks; 0: all
+	late    int // how many requests break off before that
 	asked   []string
 	forge   func(end string) string
 	trailer bool
@@ -39,12 +40,19 @@ func (e *exporter) serve(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	e.asked = append(e.asked, q.Get("cursor")+"/"+q.Get("after"))
 	from := 0
+	if q.Get("cursor") == "later" {
+		from = 3
+	}
 	if after, err := strconv.Atoi(q.Get("after")); err == nil {
 		from = after/2 + 1
 	}
 	w.Header().Set("Export-Cursor", "resume")
 	w.Header().Set("Export-From", strconv.Itoa(2*from))
 	w.Header().Set("Trailer", "Export-End")
+	if len(e.asked) <= e.late { // before the first record
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	var body strings.Builder
 	for i := from; i < e.records; i++ {
 		if e.after > 0 && i == from+e.after {
@@ -57,8 +65,12 @@ func (e *exporter) serve(w http.ResponseWriter, r *http.Request) {
 	end := e.forge(fmt.Sprintf(`{"log":"acme","from":%d,"size":%d,"count":%d,"first_index":%d,"last_index":%d,"sha256":"%x","cursor":"next"}`,
 		2*from, 2*e.records, e.records-from, 2*from, 2*e.records-2, sha256.Sum256([]byte(body.String()))))
 	fmt.Fprint(w, body.String())
-	if q.Get("format") == "ndjson" && end != "" {
+	switch {
+	case end == "":
+	case q.Get("format") == "ndjson":
 		fmt.Fprintf(w, "{\"end\":%s}\n", end)
+	case q.Get("format") == "json":
+		fmt.Fprintf(w, ",\"end\":%s}\n", end)
 	}
 	if e.trailer {
 		w.Header().Set("Export-End", end)
@@ -98,6 +110,29 @@ func TestExportResumes(t *testing.T) {
 	}
 }
 
+// One that begins where another one ended does so also if it breaks off before its first record.
+func TestExportGoesOn(t *testing.T) {
+	t.Parallel()
+	e := newExporter(t, 10, 0)
+	e.late = 2
+	code, stdout, stderr := runExport(t, e, "--cursor", "later")
+	if code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if !strings.HasPrefix(stdout, exportLine(3)) || strings.Count(stdout, "\n") != 8 || fmt.Sprint(e.asked) != "[later/ resume/5 resume/5]" {
+		t.Errorf("asked %v, got\n%s", e.asked, stdout)
+	}
+}
+
+// JSON has its end in itself, and is a file when that is there.
+func TestExportOfJSON(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "x.json")
+	if code, _, stderr := runExport(t, newExporter(t, 100, 0), "--format", "json", "-o", file); code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
 // What isn't whole, or isn't what the server says, is no file.
 func TestExportRefuses(t *testing.T) {
 	t.Parallel()
@@ -111,6 +146,8 @@ func TestExportRefuses(t *testing.T) {
 		"an end with another count": {"ndjson", 0, func(e *exporter) { e.forge = flip(`"count":10`, `"count":9`) }, "the server says 9"},
 		"no end":                    {"ndjson", 0, func(e *exporter) { e.forge = func(string) string { return "" } }, "unexpected EOF"},
 		"CSV without its end":       {"csv", 0, func(e *exporter) { e.trailer = false }, "takes trailers away"},
+		"JSON with another hash":    {"json", 0, func(e *exporter) { e.forge = flip(`"sha256":"`, `"sha256":"0`) }, "the server says"},
+		"JSON without its end":      {"json", 0, func(e *exporter) { e.trailer = false }, "takes trailers away"},
 		"CSV with another hash":     {"csv", 0, func(e *exporter) { e.forge = flip(`"sha256":"`, `"sha256":"0`) }, "the server says"},
 		"CSV that breaks off":       {"csv", 3, func(*exporter) {}, "unexpected EOF"},
 		"a bundle that breaks off":  {"bundle", 3, func(*exporter) {}, "unexpected EOF"},

@@ -130,7 +130,11 @@ func bundles(t testing.TB, n int) (all []vector, data [][]byte) {
 			files[1].content = bytes.Replace(files[1].content, []byte("acme"), []byte("acne"), 1)
 		},
 		"a changed README": func(files []aFile) { files[0].content[0] ^= 1 },
-		"a missing line":   func(files []aFile) { files[5].content = files[5].content[:bytes.IndexByte(files[5].content, '\n')+1] },
+		"a hash in upper case": func(files []aFile) {
+			_, hash, _ := bytes.Cut(files[5].content, []byte(`"previous_hash":"`))
+			copy(hash, bytes.ToUpper(hash[:64]))
+		},
+		"a missing line": func(files []aFile) { files[5].content = files[5].content[:bytes.IndexByte(files[5].content, '\n')+1] },
 	} {
 		forged := unpack(t, l.whole(n, 0, 3))
 		change(forged)
