@@ -73,8 +73,9 @@ type CopyOptions struct {
 
 // CopyReport is what a copy has done.
 type CopyReport struct {
-	Logs   int
-	Events uint64 // that are in the target now
+	Logs   int    // without the hub
+	Hub    bool   // there is one
+	Events uint64 // that are in the target now, without the hub's entries
 	Copied uint64 // of them by this call
 	Before bool   // everything was done before
 }
@@ -87,7 +88,7 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 	if err != nil {
 		return r, err
 	}
-	r.Logs, r.Before = len(logs), id == ""
+	r.Before = id == ""
 	// The hub last: it is compared with what is there of the others.
 	if i := slices.IndexFunc(logs, Info.IsHub); i >= 0 {
 		logs = append(slices.Delete(slices.Clone(logs), i, i+1), logs[i])
@@ -102,9 +103,12 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 		if err != nil {
 			return r, err
 		}
-		if !l.IsHub() {
-			r.Events += head.Size
+		if l.IsHub() {
+			r.Hub = true
+			continue
 		}
+		r.Logs++
+		r.Events += head.Size
 	}
 	if r.Before {
 		return r, nil
