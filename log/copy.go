@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -177,6 +178,10 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 	copiedID, _, isCopied := strings.Cut(target.labels[labelCopied], " ")
 	delete(source.labels, labelMoved)
 	delete(target.labels, labelCopying)
+	maps.DeleteFunc(target.labels, func(name, _ string) bool { // what was done beside the target before it had anything
+		_, ours := source.labels[name]
+		return strings.HasPrefix(name, labelAct) && !ours
+	})
 	switch {
 	case isMoved && isCopied && movedID == copiedID:
 		return source.logs, "", nil

@@ -133,7 +133,7 @@ func (s *testService) tryOpen() error {
 		Store:   s.store, Seed: s.seed, Fence: s.fence(), Prefix: "test.example", Interval: cmp.Or(s.signing, 10*time.Millisecond),
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: s.registry,
 		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub, System: s.system,
-		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
+		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept, AcceptedBy: byOperator,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {

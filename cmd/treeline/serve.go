@@ -243,6 +243,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
 		MLDSA: o.mldsa, System: true, Hub: o.hub, HubPublic: o.hubPublic,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
+		AcceptedBy: log.ByCommand("treeline serve --accept-witness-claim", userName()),
 	})
 	if err != nil {
 		return nil, err
