@@ -274,12 +274,12 @@ func unzstd(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) }
 func TestExportsHaveTime(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t, time.Hour)
+	s.post("/v1/events", s.admin, `{"action":"a"}`)
 	hasty := httptest.NewUnstartedServer(s.api)
 	hasty.Config.WriteTimeout = 100 * time.Millisecond
 	hasty.Start()
 	t.Cleanup(hasty.Close)
 	s.url = hasty.URL
-	s.post("/v1/events", s.admin, `{"action":"a"}`)
 	time.AfterFunc(300*time.Millisecond, s.reading(0))
 	body, end := s.export("")
 	if got := end.lines(t, body); len(got) != 1 {

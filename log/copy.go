@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -73,8 +74,9 @@ type CopyOptions struct {
 
 // CopyReport is what a copy has done.
 type CopyReport struct {
-	Logs   int
-	Events uint64 // that are in the target now
+	Logs   int    // without the hub
+	Hub    bool   // there is one
+	Events uint64 // that are in the target now, without the hub's entries
 	Copied uint64 // of them by this call
 	Before bool   // everything was done before
 }
@@ -87,7 +89,7 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 	if err != nil {
 		return r, err
 	}
-	r.Logs, r.Before = len(logs), id == ""
+	r.Before = id == ""
 	// The hub last: it is compared with what is there of the others.
 	if i := slices.IndexFunc(logs, Info.IsHub); i >= 0 {
 		logs = append(slices.Delete(slices.Clone(logs), i, i+1), logs[i])
@@ -102,9 +104,12 @@ func Copy(ctx context.Context, from Store, to Importer, opt CopyOptions) (r Copy
 		if err != nil {
 			return r, err
 		}
-		if !l.IsHub() {
-			r.Events += head.Size
+		if l.IsHub() {
+			r.Hub = true
+			continue
 		}
+		r.Logs++
+		r.Events += head.Size
 	}
 	if r.Before {
 		return r, nil
@@ -176,6 +181,10 @@ func (c *copier) prepare(ctx context.Context) ([]Info, string, error) {
 	copiedID, _, isCopied := strings.Cut(target.labels[labelCopied], " ")
 	delete(source.labels, labelMoved)
 	delete(target.labels, labelCopying)
+	maps.DeleteFunc(target.labels, func(name, _ string) bool { // what was done beside the target before it had anything
+		_, ours := source.labels[name]
+		return strings.HasPrefix(name, labelAct) && !ours
+	})
 	switch {
 	case isMoved && isCopied && movedID == copiedID:
 		return source.logs, "", nil

@@ -319,6 +319,12 @@ func TestCopyKeepsEverything(t *testing.T) {
 
 func TestCopyAgainSaysThatItIsDone(t *testing.T) {
 	m := newMove(t, map[string]int{"default": 10})
+	empty := m.target()
+	act := log.Act{Action: "fence.dropped"} // of a log that was given up, which makes the target no other's
+	if err := log.DoBeside(t.Context(), empty, byOperator, act, func(context.Context) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	m.close(empty)
 	if _, err := m.copy(nil); err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -406,6 +408,28 @@ func (s *Service) checkAccepted(infos []Info) error {
 		}
 		return fmt.Errorf("claims about log %q can't be accepted: the store has no log of that name; give it as /readyz and the server's log "+
 			"have it", name)
+	}
+	return nil
+}
+
+// acceptClaims records that an operator lets claims pass, and keeps it, unless as much was let pass before. The logs are open, and those
+// claims don't stop them; nothing has been signed since.
+func (s *Service) acceptClaims(ctx context.Context) error {
+	for _, name := range slices.Sorted(maps.Keys(s.config.AcceptClaims)) {
+		l, size := s.Log(name), s.config.AcceptClaims[name]
+		kept, err := l.Evidence(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the evidence against log %s: %w", name, err)
+		}
+		if slices.ContainsFunc(kept, func(e Evidence) bool { return e.Kind == EvidenceAccepted && e.Size >= size }) {
+			continue
+		}
+		// As text, since a witness may claim a size that is no number of JSON.
+		act := Act{Action: "log.claims_accepted", Targets: []Target{l.Target()}, Metadata: map[string]any{"size": strconv.FormatUint(size, 10)}}
+		err = s.do(ctx, s.config.AcceptedBy, act, func(ctx context.Context) error { return l.accept(ctx, size) })
+		if err != nil {
+			return fmt.Errorf("accepting claims about log %s: %w", name, err)
+		}
 	}
 	return nil
 }

@@ -5,10 +5,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -40,16 +38,8 @@ const onlySQLite = "^(TestTamperingIsFound|TestALostStoreIsRefused|TestFenceAndS
 	"TestAnUnreadableEventIsReportedOnce|TestAStartWithoutAnIndexRefusesNothing|TestADamagedIndexIsAnErrorAndNoAnswer|TestTheFollowerDropsADamagedIndex|" +
 	"TestWhatIsPutBackIsNotShown|TestWhatIsMissingWithoutAnEventIsDamage|TestCreateLogIsFinishedWithoutItsClient|TestALogHasNoKeysButItsOwn|TestFsckOfAWrongVerifierKey|TestARecheckFindsTamperingInItsRange|TestManyCheckpointsAreAllChecked|TestALogWhoseEndIsLostIsFollowed|TestCopy.*)$"
 
-// TestMain runs all tests on the embedded store, or on PostgreSQL. Properties of stores and searches take seconds a hundred draws, and
-// minutes under the race detector.
-func TestMain(m *testing.M) {
-	if os.Getenv("TREELINE_TEST_LONG") == "" {
-		if err := flag.Set("rapid.checks", "25"); err != nil {
-			panic(err)
-		}
-	}
-	pgtest.Either(m, &onPostgres, onlySQLite)
-}
+// TestMain runs all tests on the embedded store, or on PostgreSQL.
+func TestMain(m *testing.M) { pgtest.Either(m, &onPostgres, onlySQLite) }
 
 // testService is a service on a store of the test's own, with faults on demand.
 type testService struct {
@@ -136,7 +126,7 @@ func (s *testService) tryOpen() error {
 		Logger: slog.New(slog.NewTextHandler(&s.logs, nil)), Metrics: s.registry,
 		Lanes: s.lanes, Shared: onPostgres, MLDSA: s.mldsa, Hub: s.hub, HubPublic: s.hub, System: s.system,
 		RetentionCoolingOff: s.cooling, RetentionApproval: s.approval,
-		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept,
+		Policy: s.policy, FailOpen: s.failOpen, AcceptClaims: s.accept, AcceptedBy: byOperator,
 		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load()) * time.Microsecond) },
 	})
 	if err != nil {

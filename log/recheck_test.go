@@ -268,7 +268,7 @@ func TestARecheckBesideAppends(t *testing.T) {
 			}
 		})
 	}
-	for i := range uint64(8) {
+	for i := range uint64(20) {
 		if r, report := s.recheck(i%2, merkle.MaxSize); len(report.Problems) > 0 || report.Contents != r.To-r.From {
 			t.Errorf("got %+v of [%d, %d)", report, r.From, r.To)
 		}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -248,7 +249,7 @@ func checkPages(t rapid.TB, l *log.Log, all []stored, f *log.Filter, selects fun
 				t.Fatalf("found entry %d, which doesn't match", r.Index)
 			}
 			r.State, want[n].State = "", "" // it may have been signed since
-			if fmt.Sprintf("%+v", r) != fmt.Sprintf("%+v", want[n]) {
+			if !reflect.DeepEqual(r, want[n]) {
 				t.Fatalf("record %d of the search: got entry %d, want %d:\n%+v\n%+v", n, r.Index, want[n].Index, r, want[n])
 			}
 			n++

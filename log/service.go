@@ -45,8 +45,9 @@ type Config struct {
 	// Policy says which witnesses cosign checkpoints, and how many of them make a checkpoint public; nil: none. Who sets it runs
 	// a feeder over Fed, too.
 	Policy *checkpoint.Policy
-	// AcceptClaims are sizes, by log, up to which claims of witnesses don't keep the log from being signed.
+	// AcceptClaims are sizes, by log, up to which claims of witnesses don't keep the log from being signed, as AcceptedBy says.
 	AcceptClaims map[string]uint64
+	AcceptedBy   By
 	// Hub keeps a log of all other logs' checkpoints, which is what witnesses cosign. Who sets it on one server of a store sets it on
 	// all of them.
 	Hub bool
@@ -176,6 +177,13 @@ func Open(ctx context.Context, c Config) (*Service, error) {
 	}
 	s.sequencer = newSequencer(c, s.metrics)
 	s.follower = newFollower(s)
+	if err := s.acceptClaims(ctx); err != nil {
+		s.sequencer.close()
+		return nil, err
+	}
+	if err := s.tellActs(ctx); err != nil { // which are done; the next start tells of them
+		s.logger.Error("what was done beside the server can't be recorded in the system log", "error", err)
+	}
 	ctx, s.cancel = context.WithCancel(context.Background())
 	s.loops.Go(func() { s.publish(ctx) })
 	s.loops.Go(func() { s.scrub(ctx) })
@@ -325,9 +333,7 @@ func (s *Service) openLog(ctx context.Context, info Info) (*Log, error) {
 func (l *Log) resumeWitnessed(ctx context.Context) error {
 	err := l.heed(ctx)
 	if size := l.service.config.AcceptClaims[l.Name]; size > l.Accepted() {
-		if err := l.accept(ctx, size); err != nil {
-			return err
-		}
+		l.accepted.Store(size) // to be recorded and kept before anything is signed: Service.acceptClaims
 		err = l.heed(ctx)
 	}
 	if contradicted(err) {

@@ -75,6 +75,9 @@ func (s *testService) toldSize() uint64 { return uint64(len(s.told(0))) }
 // byTest is who does things in tests.
 var byTest = log.By{ID: "testkey", Type: "api_key", Name: "a \x00test\xff's", IP: "192.0.2.7", UserAgent: "curl\x00", RequestID: "r1"}
 
+// byOperator is who accepts claims of witnesses in tests.
+var byOperator = log.ByCommand("treeline serve --accept-witness-claim", "root")
+
 // acts are all acts there are, each with what is told of it, and whether it was done. They can be done once, in this order.
 func (s *testService) acts() []act {
 	ctx := s.t.Context()

@@ -75,7 +75,9 @@ type committer struct {
 	logger    *slog.Logger
 	metrics   *serverMetrics
 
-	warned time.Time // when the operator was told last that the clock is behind; of whoever commits
+	// Of whoever commits:
+	warned time.Time // when the operator was told last that the clock is behind
+	outage outage
 
 	mu     sync.Mutex
 	queue  []*submission
@@ -91,7 +93,7 @@ type committer struct {
 }
 
 func newCommitter(c ServerConfig, m *serverMetrics) *committer {
-	n := &committer{state: c.State, cosigners: c.Cosigners, now: c.Now, logger: c.Logger, metrics: m}
+	n := &committer{state: c.State, cosigners: c.Cosigners, now: c.Now, logger: c.Logger, metrics: m, outage: outage{logger: c.Logger}}
 	n.idle.L = &n.mu
 	return n
 }
@@ -108,9 +110,14 @@ func (c *committer) remember(batch []*submission, err error) {
 	case errors.Is(err, ErrMoved): // other processes were faster
 	case err != nil:
 		c.failed.Store(&failedCommit{time.Now(), err})
-	case slices.ContainsFunc(batch, func(s *submission) bool { return s.err == nil }): // of what is refused nothing was written
+	case written(batch):
 		c.failed.Store(nil)
 	}
+}
+
+// written reports whether anything of a batch that was committed was written: of what is refused nothing is.
+func written(batch []*submission) bool {
+	return slices.ContainsFunc(batch, func(s *submission) bool { return s.err == nil })
 }
 
 // failing returns why nothing can be committed, as far as is known: a moment after a failure it must be tried again to be known.
@@ -155,7 +162,9 @@ func (c *committer) commitQueue(own *submission) {
 			for _, s := range batch {
 				s.lines, s.err = nil, fmt.Errorf("%w: %w", errUnavailable, err)
 			}
-			c.logger.Error("a batch was not committed; nothing of it is cosigned", "requests", len(batch), "error", err)
+			c.outage.failed(time.Now(), len(batch), err)
+		} else if written(batch) {
+			c.outage.committed(time.Now())
 		}
 		c.remember(batch, err)
 		c.metrics.batch(len(batch), time.Since(start), err)

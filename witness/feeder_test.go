@@ -497,7 +497,7 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 			}
 		})
 	})
-	claimed := func(accepted uint64) (cleared bool, objection error) {
+	claimed := func(accepted uint64) (cleared bool, claims float64, objection error) {
 		synctest.Test(t, func(t *testing.T) {
 			f := feedTo(t, 2, 2, nil, "acme")
 			f.logs[0].grow(3)
@@ -506,17 +506,18 @@ func TestWitnessesAreAskedBeforeTheFirstSignature(t *testing.T) {
 			f.start()
 			time.Sleep(20 * time.Second)
 			cleared, _, _, objection = f.logs[0].state()
+			claims = f.gauge("treeline_feed_claims", "W2")
 		})
-		return cleared, objection
+		return cleared, claims, objection
 	}
 	t.Run("one claims more", func(t *testing.T) {
-		if cleared, objection := claimed(6); cleared || objection == nil || !strings.Contains(objection.Error(), "had 7 entries") {
-			t.Errorf("got %t, %v, want it held up by the claim", cleared, objection)
+		if cleared, claims, objection := claimed(6); cleared || claims != 1 || objection == nil || !strings.Contains(objection.Error(), "had 7 entries") {
+			t.Errorf("got %t, %v claims, %v, want it held up by the claim", cleared, claims, objection)
 		}
 	})
 	t.Run("one claims more, and an operator accepts it", func(t *testing.T) {
-		if cleared, objection := claimed(7); !cleared {
-			t.Errorf("got %t, %v, want it cleared", cleared, objection)
+		if cleared, claims, objection := claimed(7); !cleared || claims != 0 {
+			t.Errorf("got %t, %v claims, %v, want it cleared and no alarm", cleared, claims, objection)
 		}
 	})
 }

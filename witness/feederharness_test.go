@@ -477,6 +477,23 @@ func (f *feeding) attempts(witness, result string) int {
 	return 0
 }
 
+// gauge returns what a gauge says of a witness.
+func (f *feeding) gauge(name, witness string) float64 {
+	families, err := f.registry.Gather()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == name && m.GetLabel()[0].GetValue() == witness {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	f.t.Fatalf("there is no gauge %s of witness %s", name, witness)
+	return 0
+}
+
 func (f *feeding) problem(t *testing.T, want string) {
 	t.Helper()
 	if got := strings.Join(f.Problems(), "\n"); !strings.Contains(got, want) || want == "" && got != "" {

@@ -31,7 +31,7 @@ func newFeederMetrics(f *Feeder, reg prometheus.Registerer) *feederMetrics {
 		problems: prometheus.NewDesc("treeline_feed_problems",
 			"Logs that a witness doesn't cosign, all of them while it can't be reached. Alarm if it stays above 0.", []string{"witness"}, nil),
 		claims: prometheus.NewDesc("treeline_feed_claims",
-			"Logs of which a witness claims a size that was never signed. Alarm if not 0.", []string{"witness"}, nil),
+			"Logs of which a witness claims a size that was never signed, and that no operator has accepted. Alarm if not 0.", []string{"witness"}, nil),
 		newest: prometheus.NewDesc("treeline_feed_newest_cosignature_seconds",
 			"Time of a witness's newest cosignature on any log, in seconds since 1970.", []string{"witness"}, nil),
 	}
@@ -93,9 +93,9 @@ func (m *feederMetrics) Collect(ch chan<- prometheus.Metric) {
 			if l.problem != "" || l.endpoint.failures > 1 {
 				problems[l.endpoint]++
 			}
-			if l.claim > 0 {
-				claims[l.endpoint]++
-			}
+		}
+		for _, l := range d.claims() {
+			claims[l.endpoint]++
 		}
 	}
 	for _, e := range f.endpoints {

@@ -1,11 +1,13 @@
 package witness_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"html"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -459,6 +461,52 @@ func TestNothingIsAnsweredThatIsNotDurable(t *testing.T) {
 	ready(200)
 	if got := w.metric(t, `treeline_witness_failures_total{attempted="commit"}`); got != 2 {
 		t.Errorf("got %v failures, want 2", got)
+	}
+}
+
+// On a full disk each batch fails. The operator is told at once, and then how many failed, not of each.
+func TestAnOutageIsToldOnce(t *testing.T) {
+	l := newLog(t, "example.com/log", 10)
+	state := &faulty{State: newSQLite(t), before: true}
+	w := newWitness(t, options{state: state}, l)
+	for range 5 {
+		if a := w.add(t, l.request(t, 0, 5)); a.status != http.StatusServiceUnavailable {
+			t.Errorf("got status %d, want 503", a.status)
+		}
+	}
+	state.before = false
+	w.mustAdd(t, l, 0, 5)
+	w.mustAdd(t, l, 5, 6)
+	w.Close()
+	text := w.logs.String()
+	if strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "committed again") != 1 || !strings.Contains(text, "last_told=4") {
+		t.Errorf("the operator was told:\n%s", text)
+	}
+}
+
+// Who goes on failing is counted once a minute, and nothing that failed stays untold.
+func TestOutagesAreCounted(t *testing.T) {
+	var b bytes.Buffer
+	o := witness.NewOutage(slog.New(slog.NewTextHandler(&b, nil)))
+	start := time.Now()
+	for _, x := range []struct {
+		after int // seconds
+		fails bool
+		want  string // "": nothing is said
+	}{
+		{0, false, ""}, {1, true, "batches=1 requests=3"}, {2, true, ""}, {59, true, ""}, {62, true, "batches=3 requests=9"}, {63, true, ""},
+		{64, false, "committed again"}, {65, false, ""}, {66, true, ""}, {67, false, ""}, {121, false, ""}, {122, false, "last_told=1 requests=3"},
+		{123, true, "batches=1 requests=3"}, {124, false, "committed again"},
+	} {
+		b.Reset()
+		if now := start.Add(time.Duration(x.after) * time.Second); x.fails {
+			o.Failed(now, 3, errors.New("the disk is full"))
+		} else {
+			o.Committed(now)
+		}
+		if got := b.String(); (got == "") != (x.want == "") || !strings.Contains(got, x.want) {
+			t.Errorf("after %d s: told %q, want %q", x.after, got, x.want)
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ type auditOptions struct {
 	state    string
 	interval time.Duration
 	maxLag   time.Duration
+	maxCheck time.Duration
 	strict   bool
 	metrics  string
 	json     bool
@@ -83,6 +84,7 @@ worst of all logs counts.`,
 	f.StringVar(&o.state, "state", "treeline-audit", "`DIR` in which to keep what was verified")
 	f.DurationVar(&o.interval, "interval", 0, "go on, with a round at this interval")
 	f.DurationVar(&o.maxLag, "max-lag", monitor.DefaultMaxLag, "how long a log may lack what a witness shows that it has signed")
+	f.DurationVar(&o.maxCheck, "max-check", monitor.DefaultMaxCheck, "how long a round reads one log at one URL before it goes on to others; at first contact all entries are read")
 	f.BoolVar(&o.strict, "strict", false, "exit 3 if a witness is away, doesn't know the log, or serves what doesn't verify")
 	f.StringVar(&o.metrics, "metrics-listen", "", "with --interval: `ADDRESS` to serve Prometheus metrics on")
 	f.BoolVar(&o.json, "json", false, "print reports as JSON, with --interval a line each")
@@ -93,7 +95,10 @@ func audit(ctx context.Context, o auditOptions, urls []string, stdout, stderr io
 	if o.interval < 0 || o.interval == 0 && o.metrics != "" {
 		return withHint(errors.New("--metrics-listen is for a process that stays"), "give --interval, such as 1m")
 	}
-	config := monitor.Config{VKeys: o.vkeys, StateDir: o.state, Strict: o.strict, MaxLag: o.maxLag}
+	if o.maxCheck <= 0 {
+		return fmt.Errorf("--max-check %v: want more than 0", o.maxCheck)
+	}
+	config := monitor.Config{VKeys: o.vkeys, StateDir: o.state, Strict: o.strict, MaxLag: o.maxLag, MaxCheck: o.maxCheck}
 	var err error
 	if o.policy != "" {
 		if config.Policy, err = readPolicy(o.policy); err != nil {

@@ -69,10 +69,14 @@ func migrateCopy(ctx context.Context, stdout, stderr io.Writer, from, to string)
 		fmt.Fprintf(stdout, "nothing to do: %s was moved to %s before\n", path, target.Address())
 		return nil
 	}
-	fmt.Fprintf(stdout, `moved %d logs with %d events (%d of them now) to %s
+	logs := fmt.Sprintf("%d logs", r.Logs)
+	if r.Hub {
+		logs += " and the hub"
+	}
+	fmt.Fprintf(stdout, `moved %s with %d events (%d of them now) to %s
 Both sides were compared. %s is marked as moved: it can be read, but not served again.
 Start the server with --db, and with the seed and the fence of the old one.
-`, r.Logs, r.Events, r.Copied, target.Address(), path)
+`, logs, r.Events, r.Copied, target.Address(), path)
 	return nil
 }
 

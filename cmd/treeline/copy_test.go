@@ -72,7 +72,7 @@ func TestAStoreOutgrowsItsFile(t *testing.T) {
 		}
 	}
 	code, out, err := treeline(command...)
-	if err != nil || code != exitOK || !strings.Contains(out, "moved 4 logs") && !strings.Contains(out, "nothing to do") {
+	if err != nil || code != exitOK || !strings.Contains(out, "moved 4 logs with ") && !strings.Contains(out, "nothing to do") {
 		t.Fatalf("the copy: exit code %d, %v\n%s", code, err, out)
 	}
 	mustFail("this store was moved to database", serve...)

@@ -129,7 +129,14 @@ func dropFence(ctx context.Context, w io.Writer, o storeOptions, origin string) 
 	if slices.ContainsFunc(infos, func(i log.Info) bool { return i.Origin == origin }) {
 		return fmt.Errorf("the store has the log %s: its fence can't be dropped while it is there", origin)
 	}
-	if err := fence.Drop(ctx, origin); err != nil {
+	drop := func(ctx context.Context) error { return fence.Drop(ctx, origin) }
+	if store != nil {
+		act := log.Act{Action: "fence.dropped", Metadata: map[string]any{"origin": origin}}
+		err = log.DoBeside(ctx, store, log.ByCommand("treeline fence drop", userName()), act, drop)
+	} else {
+		err = drop(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "the fence no longer knows %s\n", origin)
@@ -187,7 +194,11 @@ func acceptLog(ctx context.Context, w io.Writer, o storeOptions, store log.Store
 	if err != nil {
 		return err
 	}
-	if err := fence.Swap(ctx, info.Origin, old, newest.Note); err != nil {
+	act := log.Act{Action: "fence.accepted", Metadata: map[string]any{"origin": info.Origin, "size": newest.Size}}
+	err = log.DoBeside(ctx, store, log.ByCommand("treeline fence accept", userName()), act, func(ctx context.Context) error {
+		return fence.Swap(ctx, info.Origin, old, newest.Note)
+	})
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "the fence records the checkpoint of size %d of log %s\n", newest.Size, info.Name)

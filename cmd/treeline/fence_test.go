@@ -60,6 +60,13 @@ func TestFenceOfEachKindKeepsAStoreFromBeingSetBack(t *testing.T) {
 			want(exitOK, "all checked", "fsck")
 			want(exitOK, ".localhost/logs/default\n2\n", "fence", "show")
 			want(exitOK, "records the checkpoint of size 2", "fence", "accept", "default")
+			p = serving(t, dir, "--fence", fence)
+			if last := feed(t, p, "system"); !strings.Contains(string(last[len(last)-1].Event), `"action":"treeline.fence.accepted"`) {
+				t.Errorf("the system log ends with %s, want what was accepted", last[len(last)-1].Event)
+			}
+			if err := p.stop(); err != nil {
+				t.Fatal(err)
+			}
 
 			if err := os.WriteFile(db, backup, 0o600); err != nil {
 				t.Fatal(err)

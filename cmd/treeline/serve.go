@@ -243,6 +243,7 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
 		MLDSA: o.mldsa, System: true, Hub: o.hub, HubPublic: o.hubPublic,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
+		AcceptedBy: log.ByCommand("treeline serve --accept-witness-claim", userName()),
 	})
 	if err != nil {
 		return nil, err
@@ -324,9 +325,23 @@ func installationPrefix(ctx context.Context, store log.Store) (string, error) {
 	return store.Label(ctx, "installation", hex.EncodeToString(random[:])+".localhost")
 }
 
+// makeDataDir makes a directory, and those that it is in, unless they are there. What is made survives a crash, as what will be in it does.
 func makeDataDir(dir string) error {
+	dir = filepath.Clean(dir)
+	var missing []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("making the data directory: %w", err)
+	}
+	for _, d := range missing {
+		if err := checkpoint.SyncDir(filepath.Dir(d)); err != nil {
+			return fmt.Errorf("making the data directory: %w", err)
+		}
 	}
 	return nil
 }

@@ -13,14 +13,17 @@ import (
 
 func newWitnessKeyCmd() *cobra.Command {
 	var o witnessState
+	var mldsa bool
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Print the witness's verifier keys",
-		Long:  "Key prints the verifier keys of the witness, the one of Ed25519 first and then the one of ML-DSA-44, which signs with --mldsa.",
-		Args:  arguments(0, 0, "none"),
+		Long: `Key prints the verifier keys that the witness cosigns with: the one of Ed25519 and then, with --mldsa, the one of ML-DSA-44. Give
+--mldsa here if the witness runs with it: nothing is cosigned with that key otherwise, and no policy should count on it.`,
+		Args: arguments(0, 0, "none"),
 	}
 	o.register(cmd.Flags())
 	o.registerSeed(cmd.Flags())
+	cmd.Flags().BoolVar(&mldsa, "mldsa", false, "the witness runs with --mldsa: print that key, too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		state, err := o.openBeside(cmd.Context(), false)
 		if err != nil {
@@ -42,7 +45,7 @@ func newWitnessKeyCmd() *cobra.Command {
 			return err
 		}
 		name, _, _ := strings.Cut(is, "+")
-		cosigners, err := deriveCosigners(seed, name, true)
+		cosigners, err := deriveCosigners(seed, name, mldsa)
 		if err != nil {
 			return err
 		}

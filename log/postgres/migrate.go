@@ -4,16 +4,23 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
+
+// errCancelled means that a step of the schema was begun and undone.
+var errCancelled = errors.New("PostgreSQL cancelled a step and undid it: it took longer than statement_timeout, which is an hour unless the " +
+	"database's URL sets it, or somebody cancelled it; run the same again, with more time: &statement_timeout=4h")
 
 // Migration is a step of the schema.
 type Migration struct {
@@ -69,6 +76,9 @@ func withMigrator(ctx context.Context, url string, fn func(*goose.Provider) erro
 	}
 	if err == nil {
 		err = fn(m)
+	}
+	if e := pq.As(err); e != nil && e.Code == pqerror.QueryCanceled {
+		return fmt.Errorf("%s: %w: %w", address, errCancelled, err)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", address, describe(err))

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/postgres/pgtest"
@@ -278,5 +280,33 @@ func TestOlderLogsAndKeysAreBroughtUp(t *testing.T) {
 	}
 	if logs, err := s.Logs(t.Context()); err != nil || len(logs) != 1 || !reflect.DeepEqual(logs[0], info) {
 		t.Errorf("logs: got %+v, %v, want %+v", logs, err, info)
+	}
+}
+
+// A migration that runs out of time says so, and not that the database is away.
+func TestAMigrationThatTakesTooLongSaysSo(t *testing.T) {
+	url := pgtest.Database(t)
+	db, err := sqlx.Connect("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.Beginx()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec(`CREATE TABLE logs (id INT)`); err != nil { // which the first step waits for
+		t.Fatal(err)
+	}
+	_, err = postgres.Migrate(t.Context(), url+"&statement_timeout=300")
+	if err == nil || errors.Is(err, postgres.ErrUnreachable) || !strings.Contains(err.Error(), "it took longer than statement_timeout") {
+		t.Errorf("got %v, want a word about statement_timeout", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Errorf("the same again: %v", err)
 	}
 }

@@ -337,7 +337,9 @@ func (t *tx) Rollback() {
 }
 
 // begin starts a transaction.
-func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) { return s.beginOn(ctx, s.write, ctx) }
+func (s *Store) begin(ctx context.Context) (*sqlx.Conn, *sqlx.Tx, error) {
+	return s.beginOn(ctx, s.write, ctx)
+}
 
 // beginOn starts a transaction on a connection of a pool, which bound ends. A connection that was lost since it was last used is passed
 // over: nothing has happened on it.

@@ -1,8 +1,10 @@
 package monitor
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +139,46 @@ func TestAHubIsReadAgainForWhatALogShows(t *testing.T) {
 	c.says(Verified)
 	if !once {
 		t.Error("the hub wasn't read")
+	}
+}
+
+// What a hub was seen to do stays in the report of the round in which it is read again, and is better then.
+func TestAHubThatIsReadAgainIsNotForgiven(t *testing.T) {
+	log := newHistory(t, testOrigin).grow(100, "a")
+	for name, c := range map[string]struct {
+		first   func(note []byte) []byte // what the hub shows first
+		verdict Verdict
+		kind    string
+	}{
+		"a signature that fails": {func(note []byte) []byte { return bytes.Replace(note, []byte("\n3\n"), []byte("\n2\n"), 1) }, Invalid, KindSignature},
+		"nothing":                {func([]byte) []byte { return nil }, Verified, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newCovered(t)
+			h.hub.take(log, 10)
+			h.shows(log, 10)
+			h.says(Verified)
+			once := false
+			h.hub.log.spoil(func(path string, data []byte) []byte {
+				if path != "checkpoint" || once {
+					return data
+				}
+				once = true
+				return c.first(data)
+			})
+			h.hub.take(log, 64)
+			h.hub.take(log, 80)
+			h.shows(log, 64)
+			r := h.look()
+			has := func(p *Problem) bool { return p.Kind == c.kind && p.Verdict == c.verdict }
+			if hub := r.Logs[1]; r.Verdict != c.verdict || hub.Verdict != c.verdict || hub.Served != 3 || c.kind != "" && !slices.ContainsFunc(hub.Problems, has) {
+				t.Errorf("got %v and of the hub %+v, want %v", r.Verdict, hub, c.verdict)
+			}
+			if r.Logs[0].Verdict != Verified || !once {
+				t.Errorf("the log: got %+v, want it covered by the hub that was read again", r.Logs[0])
+			}
+			h.says(Verified)
+		})
 	}
 }
 

@@ -36,11 +36,13 @@ type follower struct {
 // check does one round of following the log, as one server has it.
 func (f *follower) check(ctx context.Context, s *server) *LogReport {
 	f.report = &LogReport{URL: s.base, Origin: f.origin, Kind: f.kind, FirstContact: f.state.note == nil}
-	x, err := f.fetch(ctx, s)
+	reading, cancel := context.WithTimeout(ctx, f.m.maxCheck)
+	defer cancel()
+	x, err := f.fetch(reading, s)
 	if err == nil {
 		f.report.fetched, f.report.Served, f.report.served = true, x.cp.Size, x.cp
 		f.judge(x)
-		if err := f.take(ctx, s, x); err != nil {
+		if err := f.take(reading, s, x); err != nil {
 			f.report.add(asProblem(err))
 		} else {
 			f.report.taken = true
@@ -53,10 +55,15 @@ func (f *follower) check(ctx context.Context, s *server) *LogReport {
 	} else {
 		f.report.add(p)
 	}
+	if reading.Err() != nil && ctx.Err() == nil && !f.report.taken {
+		f.report.add(problem(Failed, KindUnreachable, "it was read for %v, and not to its end: other logs are not kept waiting any longer", f.m.maxCheck))
+	}
 	if f.state.note != nil && err == nil {
+		comparing, cancel := context.WithTimeout(ctx, f.m.maxCheck) // witnesses are asked however slow the log was
+		defer cancel()
 		t := newTiles(s, f.state.cp.Size)
-		f.ask(ctx, t)
-		f.askHubs(ctx, t)
+		f.ask(comparing, t)
+		f.askHubs(comparing, t)
 	}
 	f.recall()
 	f.report.Size = f.state.cp.Size

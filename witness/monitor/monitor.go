@@ -19,6 +19,9 @@ import (
 // to an hour, logs show theirs at once.
 const DefaultMaxLag = time.Hour
 
+// DefaultMaxCheck is how long a round reads one log at one URL. Some tens of thousands of entries a second can be read from afar.
+const DefaultMaxCheck = 10 * time.Minute
+
 // logsAtOnce is how many logs are followed at a time.
 const logsAtOnce = 4
 
@@ -30,6 +33,7 @@ type Config struct {
 	StateDir string             // made if it isn't there; its parent must be
 	Strict   bool               // a witness that can't be compared with is a problem
 	MaxLag   time.Duration      // see DefaultMaxLag, which 0 stands for
+	MaxCheck time.Duration      // see DefaultMaxCheck, which 0 stands for
 	Client   *http.Client       // nil for NewClient()
 	Metrics  prometheus.Registerer
 
@@ -43,6 +47,7 @@ type Monitor struct {
 	policy   *checkpoint.Policy
 	strict   bool
 	maxLag   time.Duration
+	maxCheck time.Duration
 	client   *http.Client
 	metrics  *metrics
 	progress func(origin string, done, of uint64)
@@ -59,9 +64,12 @@ type followed struct {
 // Open opens the state directory and reads what is known of the logs. A state that is damaged is an error: who starts afresh
 // forgets what the log must extend, so only a person can decide that.
 func Open(c Config) (*Monitor, error) {
-	m := &Monitor{policy: c.Policy, strict: c.Strict, maxLag: c.MaxLag, client: c.Client, progress: c.Progress}
+	m := &Monitor{policy: c.Policy, strict: c.Strict, maxLag: c.MaxLag, maxCheck: c.MaxCheck, client: c.Client, progress: c.Progress}
 	if m.maxLag == 0 {
 		m.maxLag = DefaultMaxLag
+	}
+	if m.maxCheck == 0 {
+		m.maxCheck = DefaultMaxCheck
 	}
 	if m.client == nil {
 		m.client = NewClient()
@@ -147,9 +155,11 @@ func (m *Monitor) Round(ctx context.Context) *Report {
 	if m.anyUncovered(found) {
 		m.check(ctx, found, true)
 	}
+	concluding, cancel := context.WithTimeout(ctx, m.maxCheck) // of all logs, with what hubs have shown of them before
+	defer cancel()
 	for i, l := range m.logs {
 		for _, r := range found[i] {
-			l.conclude(ctx, r)
+			l.conclude(concluding, r)
 		}
 		m.metrics.observe(found[i], &l.follower)
 	}
@@ -161,7 +171,8 @@ func (m *Monitor) Round(ctx context.Context) *Report {
 	return report
 }
 
-// check checks all hubs, or all other logs, at each of their URLs. The reports on what is checked again take the place of the first.
+// check checks all hubs, or all other logs, at each of their URLs. The reports on what is checked again take the place of the first, and
+// keep what those found to be wrong.
 func (m *Monitor) check(ctx context.Context, found [][]*LogReport, hubs bool) {
 	var g errgroup.Group
 	g.SetLimit(logsAtOnce)
@@ -175,7 +186,7 @@ func (m *Monitor) check(ctx context.Context, found [][]*LogReport, hubs bool) {
 			for at, s := range l.servers {
 				r := l.check(ctx, s)
 				if before != nil {
-					r.FirstContact, r.Read = before[at].FirstContact, r.Read+before[at].Read
+					r.follows(before[at])
 				}
 				found[i] = append(found[i], r)
 			}

@@ -605,6 +605,53 @@ func TestRequests(t *testing.T) {
 	})
 }
 
+// Logs that hardly answer are given up in their turn, so that a round ends and others are followed, and what was known of them stays.
+func TestSlowLogsHoldUpNoOthers(t *testing.T) {
+	c := Config{StateDir: filepath.Join(t.TempDir(), "audit"), Policy: policy(t, false, newFakeWitness(t, "w.example"))}
+	var logs []*fakeLog
+	for i := range 2*logsAtOnce + 1 {
+		origin := fmt.Sprint("audit.example.com/logs/acme", i)
+		log, h := newFakeLog(t), newHistory(t, origin).grow(20, "a")
+		log.serve(h, 10)
+		logs = append(logs, log)
+		c.Targets, c.VKeys = append(c.Targets, Target{URL: log.url(), Origin: origin}), append(c.VKeys, vkey(t, origin))
+	}
+	fast := logs[len(logs)-1]
+	a := &third{t, c}
+	if got := a.look().Verdict; got != Verified {
+		t.Fatalf("got %v, want %v", got, Verified)
+	}
+	for _, log := range logs {
+		log.serve(log.history, 20)
+	}
+	a.c.MaxCheck = 200 * time.Millisecond
+	a.c.Client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		if strings.Contains(r.URL.Path, "/tile/") && r.URL.Host != strings.TrimPrefix(fast.URL, "http://") {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	})}
+	began := time.Now()
+	r := a.look()
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the round took %v", took)
+	}
+	for i, l := range r.Logs {
+		want, size := Failed, uint64(10)
+		if i == len(logs)-1 {
+			want, size = Verified, 20
+		}
+		if l.Verdict != want || l.Size != size || len(l.Witnesses) != 1 || l.Witnesses[0].Result != WitnessUnknown {
+			t.Errorf("%s: got %v at size %d, %+v; want %v at %d, and the witness asked", l.Origin, l.Verdict, l.Size, l.Witnesses, want, size)
+		}
+		given := func(p *Problem) bool { return strings.Contains(p.Detail, "it was read for 200ms") }
+		if want == Failed && !slices.ContainsFunc(l.Problems, given) {
+			t.Errorf("%s: got %+v, want a word about the time", l.Origin, l.Problems)
+		}
+	}
+}
+
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -144,6 +145,20 @@ type LogReport struct {
 func (r *LogReport) add(p *Problem) {
 	r.Problems = append(r.Problems, p)
 	r.Verdict = max(r.Verdict, p.Verdict)
+}
+
+// follows takes up from the report of a check that came before, in the same round, what this one doesn't take back: only a server that
+// couldn't be read then may have been now.
+func (r *LogReport) follows(before *LogReport) {
+	r.FirstContact, r.Read = before.FirstContact, r.Read+before.Read
+	for _, p := range before.Problems {
+		again := func(q *Problem) bool {
+			return p.Kind == q.Kind && (p.Detail == q.Detail || p.Evidence != "" && p.Evidence == q.Evidence)
+		}
+		if p.Verdict != Failed && !slices.ContainsFunc(r.Problems, again) {
+			r.add(p)
+		}
+	}
 }
 
 // A Report is what one round found out.
