@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -42,7 +43,7 @@ const (
 )
 
 const (
-	copyRows      = 2000                   // contents that are copied by one statement
+	shredRows     = 2000                   // contents that are copied by one statement
 	swapPatience  = 100 * time.Millisecond // for which a lock on a table is waited for, and others wait behind that
 	swapAttempts  = 60
 	shredLease    = time.Minute // for which a server has the work to itself since it last said so
@@ -92,11 +93,15 @@ const (
 		WHERE part = $1 ORDER BY log, first`
 	sqlDropCopy = `
 		DROP TABLE IF EXISTS payloads_%[1]d_new`
+	sqlCopyNoStatistics = `
+		ALTER TABLE payloads_%d_new ALTER COLUMN seed SET STATISTICS 0, ALTER COLUMN payload SET STATISTICS 0`
 	// The constraint spares PostgreSQL the reading of all rows when the copy takes the part's place.
 	sqlCreateCopy = `
 		CREATE TABLE payloads_%[1]d_new (LIKE payloads INCLUDING ALL, PRIMARY KEY (log, idx), CONSTRAINT copied CHECK (part = %[1]d))`
 	sqlCopyTables = `
 		SELECT 'payloads_%[1]d'::regclass::oid::BIGINT, coalesce(to_regclass('payloads_%[1]d_new')::oid::BIGINT, 0)`
+	sqlSetPatience = `
+		SET LOCAL lock_timeout = %d`
 	sqlNoHurry = `
 		SET LOCAL synchronous_commit = off`
 	sqlCopyRanges = `
@@ -123,6 +128,9 @@ const (
 		UPDATE rewrites SET done = $2 WHERE part = $1`
 	sqlSpansOf = `
 		SELECT first, until, noted_at FROM purged_spans WHERE log = $1 AND first < $3 AND until > $2 ORDER BY first FOR UPDATE`
+	sqlKeepSpan = `
+		INSERT INTO purged_spans (log, first, until, noted_at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (log, first) DO UPDATE SET until = greatest(purged_spans.until, excluded.until)`
 	sqlForgetSpan = `
 		DELETE FROM purged_spans WHERE log = $1 AND first = $2`
 )
@@ -371,7 +379,7 @@ func (s *Store) copyPart(ctx context.Context, part int, going []removal, survivo
 		if err := t.GetContext(ctx, &c.version, sqlRewriteVersion, part); err != nil {
 			return err
 		}
-		for _, statement := range []string{sqlDropCopy, sqlCreateCopy, sqlNoStatistics(fmt.Sprintf("payloads_%d_new", part))} {
+		for _, statement := range []string{sqlDropCopy, sqlCreateCopy, sqlCopyNoStatistics} {
 			if _, err := t.ExecContext(ctx, fmt.Sprintf(statement, part)); err != nil {
 				return err
 			}
@@ -393,7 +401,7 @@ func (s *Store) copyPart(ctx context.Context, part int, going []removal, survivo
 	if err != nil {
 		return nil, err
 	}
-	for page := range pages(without(ranges, going), copyRows) {
+	for page := range pages(without(ranges, going), shredRows) {
 		began := time.Now()
 		if err := s.copyPage(ctx, c, page); err != nil {
 			return nil, err
@@ -567,7 +575,7 @@ func (s *Store) shredTx(ctx context.Context, patience time.Duration, fn func(*sq
 	for attempt := 1; ; attempt++ {
 		err := s.inTxOn(ctx, s.custody, func(_ *sqlx.Conn, t *sqlx.Tx) error {
 			if patience > 0 {
-				if _, err := t.ExecContext(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", patience.Milliseconds())); err != nil {
+				if _, err := t.ExecContext(ctx, fmt.Sprintf(sqlSetPatience, patience.Milliseconds())); err != nil {
 					return err
 				}
 			}
@@ -590,6 +598,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// shredder is this server, in so far as it shreds.
+type shredder struct {
+	sync.Mutex
+	busy  bool
+	name  string    // by which the lease is known
+	since time.Time // when it was taken last
 }
 
 // lease takes the work of Shred, and reports whether nobody else has it.
