@@ -126,6 +126,10 @@ const (
 		DELETE FROM rewrites WHERE part = $1`
 	sqlNoteRewritten = `
 		UPDATE rewrites SET done = $2 WHERE part = $1`
+	sqlStatisticsFile = `
+		SELECT pg_relation_filenode('pg_statistic')`
+	sqlRewriteStatistics = `
+		VACUUM (FULL) pg_statistic`
 	sqlSpansOf = `
 		SELECT first, until, noted_at FROM purged_spans WHERE log = $1 AND first < $3 AND until > $2 ORDER BY first FOR UPDATE`
 	sqlKeepSpan = `
@@ -184,14 +188,17 @@ func (s *Store) shredOne(ctx context.Context) (more bool, err error) {
 		}
 		delete(removals, 0)
 	}
-	parts, index := []int{}, false
+	parts, index, statistics := []int{}, false, false
 	err = each(ctx, s.read, sqlRewrites, func(rows *sql.Rows) error {
 		var part int
 		var version int64
 		err := rows.Scan(&part, &version)
-		if part == 0 {
+		switch part {
+		case indexBlocks:
 			index = true
-		} else {
+		case allStatistics:
+			statistics = true
+		default:
 			parts = append(parts, part)
 		}
 		return err
@@ -209,10 +216,35 @@ func (s *Store) shredOne(ctx context.Context) (more bool, err error) {
 			return worked, err
 		}
 	}
-	if !index {
-		return false, nil
+	switch {
+	case index:
+		return true, s.shredIndex(ctx)
+	case statistics:
+		return true, s.shredStatistics(ctx)
 	}
-	return true, s.shredIndex(ctx)
+	return false, nil
+}
+
+// shredStatistics rewrites the table of PostgreSQL's statistics, which has samples that older versions let it take of contents. It is small.
+func (s *Store) shredStatistics(ctx context.Context) error {
+	var before, after int64
+	for _, statement := range []func() error{
+		func() error { return s.custody.GetContext(ctx, &before, sqlStatisticsFile) },
+		func() error { _, err := s.custody.ExecContext(ctx, sqlRewriteStatistics); return err },
+		func() error { return s.custody.GetContext(ctx, &after, sqlStatisticsFile) },
+	} {
+		if err := statement(); err != nil {
+			return fmt.Errorf("rewriting PostgreSQL's statistics: %w", describe(err))
+		}
+	}
+	if before == after {
+		s.logger.Warn("PostgreSQL's statistics may still have samples of contents that were taken by an older version, since only the database's " +
+			"owner can remove them: let the owner run VACUUM FULL pg_statistic")
+	}
+	return s.shredTx(ctx, 0, func(t *sqlx.Tx) error {
+		_, err := t.ExecContext(ctx, sqlNoteRewritten, allStatistics, 1)
+		return err
+	})
 }
 
 // removals returns what is to be removed from each part.

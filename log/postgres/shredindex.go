@@ -9,15 +9,18 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// indexBlocks stands for the table index_blocks among the rewrites, which are of parts otherwise.
-const indexBlocks = 0
+// What isn't a part among the rewrites.
+const (
+	indexBlocks   = 0  // the table index_blocks
+	allStatistics = -1 // PostgreSQL's table of statistics
+)
 
 // Statements of rewriting the index.
 const (
 	sqlDropIndexCopy = `
 		DROP TABLE IF EXISTS index_blocks_new`
 	sqlCreateIndexCopy = `
-		CREATE TABLE index_blocks_new (LIKE index_blocks INCLUDING ALL, PRIMARY KEY (log, level, segment, key))
+		CREATE TABLE index_blocks_new (LIKE index_blocks INCLUDING ALL)
 		WITH (toast_tuple_target = 8160)`
 	sqlIndexCopyNoStatistics = `
 		ALTER TABLE index_blocks_new ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN data SET STATISTICS 0`

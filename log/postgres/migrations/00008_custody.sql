@@ -18,8 +18,8 @@ CREATE TABLE purged_spans (
     PRIMARY KEY (log, first)
 );
 
--- Tables whose files have what is no longer in their rows: a part by its number, or 0 for index_blocks. Whatever leaves something
--- behind counts up version; who has rewritten the table notes which version it was when that began.
+-- Tables whose files have what is no longer in their rows: a part by its number, 0 for index_blocks, or -1 for PostgreSQL's statistics.
+-- Whatever leaves something behind counts up version; who has rewritten the table notes which version it was when that began.
 CREATE TABLE rewrites (
     part    INTEGER NOT NULL PRIMARY KEY,
     version BIGINT  NOT NULL,
@@ -50,13 +50,23 @@ ALTER TABLE log_parts DROP CONSTRAINT log_parts_pkey;
 ALTER TABLE log_parts ADD PRIMARY KEY (log, first);
 CREATE INDEX log_parts_part ON log_parts (part);
 
--- Statistics are samples of what is in a column, which would outlive it. Nothing is planned by these.
+-- Statistics are samples of what is in a column, which would outlive it. Nothing is planned by these. Those that there are go when a
+-- column is given a type, also the one that it has; but for how it is stored, nothing else is changed by that.
+ALTER TABLE payloads
+    ALTER COLUMN seed TYPE BYTEA,
+    ALTER COLUMN payload TYPE BYTEA;
 ALTER TABLE payloads
     ALTER COLUMN seed SET STATISTICS 0,
-    ALTER COLUMN payload SET STATISTICS 0;
+    ALTER COLUMN payload SET STATISTICS 0,
+    ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE index_blocks
+    ALTER COLUMN key TYPE BYTEA,
+    ALTER COLUMN data TYPE BYTEA;
 ALTER TABLE index_blocks
     ALTER COLUMN key SET STATISTICS 0,
-    ALTER COLUMN data SET STATISTICS 0;
+    ALTER COLUMN data SET STATISTICS 0,
+    ALTER COLUMN data SET STORAGE EXTERNAL;
+INSERT INTO rewrites (part, version, done) VALUES (-1, 1, 0);
 
 -- Tells a segment from another one that has taken its place.
 ALTER TABLE index_segments ADD COLUMN written BIGINT GENERATED ALWAYS AS IDENTITY;
