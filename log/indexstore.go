@@ -36,7 +36,8 @@ type Index interface {
 	IndexReader
 	// WriteIndex moves a log's index from one place to another, in one transaction: it drops segments and adds others. It is
 	// ErrHeadMoved, and nothing is written, if the index doesn't stand at from: so servers that share a database may all
-	// build the index, and one of them succeeds.
+	// build the index, and one of them succeeds. A write that doesn't move the index says that segments told of something that was
+	// removed from the record: Shred makes what they were unreadable.
 	WriteIndex(ctx context.Context, log ID, from, to Indexed, drop []index.Meta, add []*index.Segment) error
 	// DropIndex removes all of the log's index.
 	DropIndex(ctx context.Context, log ID) error

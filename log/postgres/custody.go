@@ -12,6 +12,7 @@ import (
 	"github.com/lib/pq/pqerror"
 
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/merkle"
 )
 
 // Statements of what becomes of contents.
@@ -29,11 +30,12 @@ const (
 		SELECT log, version FROM custody WHERE version > 0`
 	sqlRetain = `
 		UPDATE heads SET class = $2 WHERE log = $1`
-	// Purged again, a span is as long as the longer one.
+	// Purged again, a span is as long as the longer one. None goes beyond the head, where contents are yet to come.
 	sqlNotePurged = `
 		INSERT INTO purged_spans (log, first, until, noted_at)
-		SELECT $1, s.first, s.until, $4 FROM unnest($2::BIGINT[], $3::BIGINT[]) AS s (first, until)
-		ORDER BY s.first
+		SELECT log, s.first, least(s.until, size), $4
+		FROM heads JOIN unnest($2::BIGINT[], $3::BIGINT[]) AS s (first, until) ON s.first < least(s.until, size)
+		WHERE log = $1 ORDER BY s.first
 		ON CONFLICT (log, first) DO UPDATE SET until = excluded.until WHERE excluded.until > purged_spans.until`
 	sqlThere = `
 		SELECT count(*) FROM payloads_%d WHERE log = $1 AND idx = ANY($2)`
@@ -54,7 +56,7 @@ const (
 )
 
 // custodyConns is how many connections there are for guards and for Shred, so that these never wait for appends, nor appends for them.
-const custodyConns = 6
+const custodyConns = 4
 
 // Guard lets one at a time, over all servers, decide what becomes of a log's contents: its transaction holds a row.
 func (s *Store) Guard(ctx context.Context, id log.ID) (release func(), err error) {
@@ -126,7 +128,13 @@ func (s *Store) Custody(ctx context.Context) (map[log.ID]uint64, error) {
 
 // Retain sets the retention class of a log's new contents.
 func (s *Store) Retain(ctx context.Context, id log.ID, class string) error {
-	if err := s.openPart(ctx, class, 0); err != nil {
+	if s.write == nil {
+		return errReadOnly
+	}
+	if _, err := s.Head(ctx, id); err != nil {
+		return err
+	}
+	if err := s.openPart(ctx, class, 0); err != nil { // before anybody looks for it
 		return err
 	}
 	return s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error { return changeOne(t.ExecContext(ctx, sqlRetain, id, class)) })
@@ -137,7 +145,7 @@ func (s *Store) Purge(ctx context.Context, id log.ID, spans []log.Span) error {
 	for page := range slices.Chunk(spans, pagePayloads) {
 		firsts, ends := make(pq.Int64Array, len(page)), make(pq.Int64Array, len(page))
 		for i, span := range page {
-			firsts[i], ends[i] = int64(span.From), int64(span.To)
+			firsts[i], ends[i] = int64(min(span.From, merkle.MaxSize)), int64(min(span.To, merkle.MaxSize))
 		}
 		err := s.inTx(ctx, func(_ *sqlx.Conn, t *sqlx.Tx) error {
 			_, err := t.ExecContext(ctx, sqlNotePurged, id, firsts, ends, s.parts.now().UnixMicro())

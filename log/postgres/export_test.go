@@ -54,3 +54,6 @@ func MigrateTo(ctx context.Context, url string, version int64) error {
 		return err
 	})
 }
+
+// WithFault lets steps of removing contents end with an error.
+func WithFault(s *Store, fault func(step string) error) { s.testingOnlyFault = fault }

@@ -133,6 +133,11 @@ func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed,
 		if err := dropSegments(ctx, t, id, drop); err != nil {
 			return err
 		}
+		if from == to { // in the place of what told of something that was removed
+			if _, err := t.ExecContext(ctx, sqlNoteRewrite, indexBlocks); err != nil {
+				return err
+			}
+		}
 		buf, err := copyRows(ctx, conn, nil, sqlCopySegments, func(w *copier) error { return writeSegments(w, id, add) })
 		if err != nil {
 			return err
@@ -197,6 +202,7 @@ func (s *Store) DropIndex(ctx context.Context, id log.ID) error {
 				return err
 			}
 		}
-		return nil
+		_, err := t.ExecContext(ctx, sqlNoteRewrite, indexBlocks)
+		return err
 	})
 }

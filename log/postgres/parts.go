@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -32,6 +33,9 @@ type parts struct {
 	rows uint64 // after which a part is closed
 	now  func() time.Time
 
+	// stale means that a part that this server believed to be open takes nothing any more, so that parts are to be read again.
+	stale atomic.Bool
+
 	mu    sync.Mutex
 	open  map[string]part // the newest of each class
 	class map[int]string  // of parts, as far as that was read: it never changes
@@ -43,7 +47,7 @@ type part struct {
 	openedAt int64 // µs since 1970 UTC
 }
 
-// logParts is where a log's contents were when it had a size. What is below never changes its part.
+// logParts is where a log's contents were when it had a size. What is below never changes its part, unless that is dropped.
 type logParts struct {
 	size   uint64
 	ranges []partRange // in order of first
@@ -51,7 +55,7 @@ type logParts struct {
 
 type partRange struct {
 	first uint64
-	part  int
+	part  int // 0: it was dropped
 }
 
 // at returns the part that holds the content at an index, and the index from which on it is another one; 0 if there is none.
@@ -68,8 +72,24 @@ func (p logParts) at(index uint64) (part int, end uint64) {
 
 // loadParts reads which parts are open, and makes ready to append to them.
 func (s *Store) loadParts(ctx context.Context) error {
+	s.parts.stale.Store(false)
+	open, err := s.readParts(ctx, s.read)
+	if err != nil {
+		s.parts.stale.Store(true)
+		return err
+	}
+	for _, p := range open {
+		if _, err := s.write.stmt(ctx, appendSmall(p.number)); err != nil && pq.As(err, pqerror.UndefinedTable) == nil { // dropped already
+			return describe(err)
+		}
+	}
+	return nil
+}
+
+// readParts reads which parts are open, and notes it.
+func (s *Store) readParts(ctx context.Context, db queryer) (map[string]part, error) {
 	open := make(map[string]part)
-	err := each(ctx, s.read, sqlParts, func(rows *sql.Rows) error {
+	err := each(ctx, db, sqlParts, func(rows *sql.Rows) error {
 		var class string
 		var p part
 		err := rows.Scan(&p.number, &class, &p.openedAt)
@@ -77,12 +97,7 @@ func (s *Store) loadParts(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return err
-	}
-	for _, p := range open {
-		if _, err := s.write.stmt(ctx, appendSmall(p.number)); err != nil {
-			return describe(err)
-		}
+		return nil, err
 	}
 	s.parts.mu.Lock()
 	defer s.parts.mu.Unlock()
@@ -90,7 +105,7 @@ func (s *Store) loadParts(ctx context.Context) error {
 	for class, p := range open {
 		s.parts.noteClass(p.number, class)
 	}
-	return nil
+	return open, nil
 }
 
 // noteClass notes the class of a part, with the lock held.
@@ -108,8 +123,14 @@ func (s *Store) partFor(ctx context.Context, db queryer, class string, last int)
 	p, ok := s.parts.open[class]
 	classOfLast, known := s.parts.class[last]
 	s.parts.mu.Unlock()
-	if !ok {
-		return 0, damaged("there is no part for contents of class %s", class)
+	if !ok { // another server has just made the class
+		open, err := s.readParts(ctx, db)
+		if err != nil {
+			return 0, err
+		}
+		if p, ok = open[class]; !ok {
+			return 0, damaged("there is no part for contents of class %s", class)
+		}
 	}
 	if last <= p.number {
 		return p.number, nil
@@ -162,7 +183,7 @@ func createPart(ctx context.Context, t *sqlx.Tx, class string, last int, now tim
 	if _, err := t.ExecContext(ctx, sqlCloseParts, class, now.UnixMicro(), number); err != nil {
 		return err
 	}
-	for _, statement := range []string{sqlCreatePart, sqlAttachPart} {
+	for _, statement := range []string{sqlCreatePart, sqlNoStatistics, sqlAttachPart} {
 		if _, err := t.ExecContext(ctx, fmt.Sprintf(statement, number)); err != nil {
 			return err
 		}
@@ -229,9 +250,7 @@ func (s *Store) partsOf(ctx context.Context, db queryer, id log.ID, size uint64)
 		if err := rows.Scan(&known.size, &r.part, &r.first); err != nil {
 			return known, describe(err)
 		}
-		if r.part != 0 { // an empty log has none
-			known.ranges = append(known.ranges, r)
-		}
+		known.ranges = append(known.ranges, r) // an empty log has one without a part
 	}
 	if err := rows.Err(); err != nil {
 		return known, describe(err)
@@ -257,6 +276,21 @@ func (s *Store) partGone(err error, id log.ID) error {
 	return fmt.Errorf("%w: a part was dropped meanwhile: %w", log.ErrRolledBack, err)
 }
 
+// partEnded returns what an error means that adding to a part has ended with: if the part was sealed or dropped, the batch is to be added to
+// the one after it.
+func (s *Store) partEnded(err error) error {
+	if e := pq.As(err, pqerror.UndefinedTable); e == nil {
+		if e = pq.As(err); e == nil || e.Code != sealedPart {
+			return err
+		}
+	}
+	s.parts.stale.Store(true)
+	return fmt.Errorf("%w: a part takes no more contents: %w", log.ErrRolledBack, err)
+}
+
+// sealedPart is the SQLSTATE of refuse_contents.
+const sealedPart = "TL001"
+
 // payloadsAt calls fn with the contents at the indices, which ascend.
 func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
 	if len(indices) == 0 {
@@ -269,18 +303,25 @@ func (s *Store) payloadsAt(ctx context.Context, db queryer, id log.ID, indices [
 	for len(indices) > 0 {
 		part, end := where.at(indices[0])
 		n, _ := slices.BinarySearch(indices, end)
-		if part != 0 {
-			rows, err := db.QueryContext(ctx, fmt.Sprintf(sqlPayloadsAt, part), id, intArray(indices[:n]))
-			if err != nil {
-				return describe(err)
-			}
-			if err := eachPayload(rows, fn); err != nil {
-				return err
-			}
+		err := s.payloadsIn(ctx, db, part, sqlPayloadsAt, fn, id, intArray(indices[:n]))
+		if err != nil {
+			return s.partGone(err, id)
 		}
 		indices = indices[n:]
 	}
 	return nil
+}
+
+// payloadsIn calls fn with the contents that a statement finds in a part. Nothing is in none.
+func (s *Store) payloadsIn(ctx context.Context, db queryer, part int, statement string, fn func(uint64, log.Payload) error, args ...any) error {
+	if part == 0 {
+		return nil
+	}
+	rows, err := db.QueryContext(ctx, fmt.Sprintf(statement, part), args...)
+	if err != nil {
+		return err
+	}
+	return eachPayload(rows, fn)
 }
 
 func distinct(parts []int) []int {

@@ -99,6 +99,9 @@ type Store struct {
 	logger  *slog.Logger
 	address string // for messages
 
+	shredder shredder
+	copied   *partCopy // by this server, and yet to take its part's place
+
 	testingOnlyFault func(step string) error // that a step of removing contents ends with, as if the process ended there
 }
 

@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/merkle"
@@ -160,7 +162,13 @@ func (s *Store) EntriesAt(ctx context.Context, id log.ID, indices []uint64, fn f
 
 // PayloadsAt calls fn with the contents that are there at the indices.
 func (s *Store) PayloadsAt(ctx context.Context, id log.ID, indices []uint64, fn func(uint64, log.Payload) error) error {
-	return s.payloadsAt(ctx, s.read, id, indices, fn)
+	return s.again(ctx, func() error {
+		return s.payloadsAt(ctx, s.read, id, indices, func(index uint64, p log.Payload) error {
+			n, _ := slices.BinarySearch(indices, index+1)
+			indices = indices[n:]
+			return fn(index, p)
+		})
+	})
 }
 
 func intArray(numbers []uint64) pq.Int64Array {
@@ -249,25 +257,28 @@ func (s *Store) Payloads(ctx context.Context, id log.ID, from, to uint64, fn fun
 	if from >= to {
 		return nil
 	}
-	where, err := s.partsOf(ctx, s.read, id, to)
-	if err != nil {
-		return err
-	}
-	for from < to {
-		part, end := where.at(from)
-		end = min(to, end, from+pagePayloads)
-		if part != 0 { // no part has what a log that lost its rows should have
-			rows, err := s.read.QueryContext(ctx, fmt.Sprintf(sqlPayloads, part), id, from, end)
-			if err != nil {
-				return describe(err)
+	return s.again(ctx, func() error {
+		where, err := s.partsOf(ctx, s.read, id, to)
+		for err == nil && from < to {
+			part, end := where.at(from)
+			end = min(to, end, from+pagePayloads)
+			if err = s.payloadsIn(ctx, s.read, part, sqlPayloads, fn, id, from, end); err != nil {
+				return s.partGone(err, id)
 			}
-			if err := eachPayload(rows, fn); err != nil {
-				return err
-			}
+			from = end
 		}
-		from = end
+		return err
+	})
+}
+
+// again does what reads contents, and does it again, from where it was, if it ended since a part was dropped meanwhile.
+func (s *Store) again(ctx context.Context, fn func() error) error {
+	for attempt := 1; ; attempt++ {
+		err := fn()
+		if pq.As(err, pqerror.UndefinedTable) == nil || attempt == maxAttempts || ctx.Err() != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 func eachPayload(rows *sql.Rows, fn func(uint64, log.Payload) error) error {
@@ -371,7 +382,20 @@ func (s *Store) Evidence(ctx context.Context, id log.ID) (all []log.Evidence, er
 
 // Counts counts the rows of a log.
 func (s *Store) Counts(ctx context.Context, id log.ID) (c log.Counts, err error) {
-	err = s.read.QueryRowContext(ctx, sqlCounts, id).Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Growths, &c.Nodes)
+	err = s.again(ctx, func() error {
+		contents := "0" // in all parts, by their names: one that is swapped isn't attached for a moment
+		err := each(ctx, s.read, sqlTables, func(rows *sql.Rows) error {
+			var part int
+			err := rows.Scan(&part)
+			contents += fmt.Sprintf(" + (SELECT count(*) FROM payloads_%d WHERE log = $1)", part)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		row := s.read.QueryRowContext(ctx, fmt.Sprintf(sqlCounts, contents), id)
+		return row.Scan(&c.Entries, &c.Payloads, &c.IDs, &c.Growths, &c.Nodes)
+	})
 	if err == nil && c.Entries%log.EntrySize != 0 {
 		err = damaged("%d bytes of entries, not a multiple of %d", c.Entries, log.EntrySize)
 	}

@@ -119,7 +119,7 @@ const (
 		SELECT subject, size, idx FROM hub_entries WHERE log = $1 AND subject = $2 AND size < $3 ORDER BY size DESC LIMIT 1`
 	sqlCounts = `
 		SELECT (SELECT coalesce(sum(length(entries)), 0) FROM entries WHERE log = $1),
-		       (SELECT count(*) FROM payloads WHERE log = $1),
+		       %s,
 		       (SELECT count(*) FROM ids WHERE log = $1),
 		       (SELECT count(*) FROM hub_entries WHERE log = $1),
 		       (SELECT count(*) FROM nodes WHERE log = $1)`
@@ -166,8 +166,10 @@ const (
 		FROM heads LEFT JOIN log_parts USING (log) WHERE heads.log = $1 ORDER BY log_parts.first`
 	// Logs that left the part when they changed their class are not worth counting.
 	sqlPartRows = `
-		SELECT coalesce(sum(heads.size - log_parts.first), 0)::BIGINT
-		FROM heads JOIN log_parts ON log_parts.log = heads.log AND log_parts.part = heads.part WHERE heads.part = $1`
+		SELECT coalesce(sum(heads.size - (SELECT max(first) FROM log_parts WHERE log_parts.log = heads.log)), 0)::BIGINT
+		FROM heads WHERE heads.part = $1`
+	sqlTables = `
+		SELECT part FROM parts WHERE dropped_at IS NULL ORDER BY part`
 	// Unless there is one after the part $3. Of two servers that are at it one waits for the other, and then has a number that is
 	// taken.
 	sqlInsertPart = `
@@ -180,6 +182,8 @@ const (
 	// Made beside the others and then attached, which doesn't hold up those who read or write them.
 	sqlCreatePart = `
 		CREATE TABLE payloads_%[1]d (LIKE payloads INCLUDING ALL, PRIMARY KEY (log, idx))`
+	sqlNoStatistics = `
+		ALTER TABLE payloads_%d ALTER COLUMN seed SET STATISTICS 0, ALTER COLUMN payload SET STATISTICS 0`
 	sqlAttachPart = `
 		ALTER TABLE payloads ATTACH PARTITION payloads_%[1]d FOR VALUES IN (%[1]d)`
 )

@@ -47,6 +47,11 @@ func (s *Store) Begin(ctx context.Context, logs []log.ID) (_ log.Tx, err error) 
 	if s.write == nil {
 		return nil, errReadOnly
 	}
+	if s.parts.stale.Load() {
+		if err := s.loadParts(ctx); err != nil {
+			return nil, err
+		}
+	}
 	t := &tx{ctx: ctx, s: s, heads: make(map[log.ID]head, len(logs))}
 	if t.conn, t.tx, err = s.begin(ctx); err != nil {
 		return nil, err
@@ -154,7 +159,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 	}
 	into := distinct(parts)
 	if rows <= smallBatch && len(into) == 1 && !slices.ContainsFunc(batches, isPartly) {
-		return t.move(appendSmall(into[0]), batches, append(headArgs(batches, parts), rowArgs(batches)...))
+		return t.s.partEnded(t.move(appendSmall(into[0]), batches, append(headArgs(batches, parts), rowArgs(batches)...)))
 	}
 	if err := t.move(sqlAppendHeads+sqlAppendEnd, batches, headArgs(batches, parts)); err != nil {
 		return err
@@ -173,7 +178,7 @@ func (t *tx) Append(batches []*log.Batch) error {
 			return writePayloads(w, b, part)
 		})
 		if err != nil {
-			return err
+			return t.s.partEnded(err)
 		}
 	}
 	return nil
@@ -376,8 +381,13 @@ func (s *Store) inTx(ctx context.Context, fn func(*sqlx.Conn, *sqlx.Tx) error) e
 	if s.write == nil {
 		return errReadOnly
 	}
+	return s.inTxOn(ctx, s.write, fn)
+}
+
+// inTxOn does so on a connection of a pool.
+func (s *Store) inTxOn(ctx context.Context, db *pool, fn func(*sqlx.Conn, *sqlx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
-		err := s.tryTx(ctx, fn)
+		err := s.tryTx(ctx, db, fn)
 		if !errors.Is(err, log.ErrRolledBack) || attempt == maxAttempts {
 			return err
 		}
@@ -389,8 +399,8 @@ func (s *Store) inTx(ctx context.Context, fn func(*sqlx.Conn, *sqlx.Tx) error) e
 	}
 }
 
-func (s *Store) tryTx(ctx context.Context, fn func(*sqlx.Conn, *sqlx.Tx) error) error {
-	conn, t, err := s.begin(ctx)
+func (s *Store) tryTx(ctx context.Context, db *pool, fn func(*sqlx.Conn, *sqlx.Tx) error) error {
+	conn, t, err := s.beginOn(ctx, db, ctx)
 	if err != nil {
 		return err
 	}

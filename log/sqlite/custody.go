@@ -15,7 +15,6 @@ import (
 
 // Statements of what becomes of contents.
 const (
-	// An UPDATE that changes nothing would leave a copy of the page in the WAL.
 	sqlHasPayload = `
 		SELECT EXISTS (SELECT 1 FROM payloads WHERE log = ? AND idx = ?)`
 	sqlReduce = `
@@ -101,6 +100,7 @@ func (s *Store) Retain(ctx context.Context, id log.ID, _ string) error {
 // Reduce replaces contents.
 func (s *Store) Reduce(ctx context.Context, id log.ID, contents []log.Reduced) error {
 	return s.inTx(ctx, func(t *sqlx.Tx) error {
+		changed := int64(0)
 		for _, c := range contents {
 			var there bool
 			if err := t.GetContext(ctx, &there, sqlHasPayload, id, c.Index); err != nil {
@@ -109,11 +109,21 @@ func (s *Store) Reduce(ctx context.Context, id log.ID, contents []log.Reduced) e
 			if !there {
 				return fmt.Errorf("content %d: %w", c.Index, log.ErrNotFound)
 			}
-			if _, err := t.ExecContext(ctx, sqlReduce, id, c.Index, c.Data); err != nil {
+			res, err := t.ExecContext(ctx, sqlReduce, id, c.Index, c.Data)
+			if err != nil {
 				return describe(err)
 			}
+			n, err := res.RowsAffected()
+			if err != nil {
+				return err
+			}
+			changed += n
 		}
-		return nil
+		if changed == 0 {
+			return nil
+		}
+		_, err := t.ExecContext(ctx, sqlNoteRemoval)
+		return describe(err)
 	})
 }
 
@@ -121,8 +131,12 @@ func (s *Store) Reduce(ctx context.Context, id log.ID, contents []log.Reduced) e
 func (s *Store) Purge(ctx context.Context, id log.ID, spans []log.Span) error {
 	for len(spans) > 0 {
 		err := s.inTx(ctx, func(t *sqlx.Tx) (err error) {
-			spans, err = purgeSome(ctx, t, id, spans)
-			return err
+			var n uint64
+			if spans, n, err = purgeSome(ctx, t, id, spans); err != nil || n == 0 {
+				return err
+			}
+			_, err = t.ExecContext(ctx, sqlNoteRemoval)
+			return describe(err)
 		})
 		if err != nil {
 			return err
@@ -134,9 +148,9 @@ func (s *Store) Purge(ctx context.Context, id log.ID, spans []log.Span) error {
 	return nil
 }
 
-// purgeSome removes up to purgeBatch contents, and returns the spans that are left.
-func purgeSome(ctx context.Context, t *sqlx.Tx, id log.ID, spans []log.Span) ([]log.Span, error) {
-	for n := uint64(0); len(spans) > 0; {
+// purgeSome removes up to purgeBatch contents, and returns the spans that are left, and of how many indices it removed what was there.
+func purgeSome(ctx context.Context, t *sqlx.Tx, id log.ID, spans []log.Span) (left []log.Span, n uint64, err error) {
+	for len(spans) > 0 {
 		span := spans[0]
 		err := t.GetContext(ctx, &span.From, sqlNextPayload, id, span.From, span.To)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -144,19 +158,19 @@ func purgeSome(ctx context.Context, t *sqlx.Tx, id log.ID, spans []log.Span) ([]
 			continue
 		}
 		if err != nil {
-			return nil, describe(err)
+			return nil, 0, describe(err)
 		}
 		if n >= purgeBatch {
 			break
 		}
 		end := min(span.To, span.From+purgeBatch-n)
 		if _, err := t.ExecContext(ctx, sqlDropPayloads, id, span.From, end); err != nil {
-			return nil, describe(err)
+			return nil, 0, describe(err)
 		}
 		n += end - span.From
 		spans = append([]log.Span{{From: end, To: span.To}}, spans[1:]...)
 	}
-	return spans, nil
+	return spans, n, nil
 }
 
 func (s *Store) inTx(ctx context.Context, fn func(*sqlx.Tx) error) error {

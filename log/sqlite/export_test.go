@@ -10,3 +10,6 @@ func (s *Store) Pragma(ctx context.Context, name string) (value string, err erro
 
 // NewestGrowths is the statement that finds the newest growth of each log.
 const NewestGrowths = sqlNewestGrowths
+
+// WithFault lets steps of removing contents end with an error.
+func WithFault(s *Store, fault func(step string) error) { s.testingOnlyFault = fault }

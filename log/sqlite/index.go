@@ -27,8 +27,9 @@ type searchIndex struct {
 	// broken is why the index can't be read; it keeps nobody from reading the record.
 	broken error
 
-	blocks *sqlx.Stmt
-	aside  string // where an index that couldn't be used was put
+	blocks   *sqlx.Stmt
+	scrubbed scrub
+	aside    string // where an index that couldn't be used was put
 }
 
 // indexPath returns the path of the index of the store at path: treeline-search.db for treeline.db.
@@ -38,7 +39,8 @@ func indexPath(path string) string {
 }
 
 var indexWriterPragmas = []string{
-	"secure_delete(ON)", // keys tell something of the contents
+	"auto_vacuum(INCREMENTAL)", // as in writerPragmas
+	"secure_delete(ON)",        // keys tell something of the contents
 	"journal_mode(WAL)",
 	"synchronous(NORMAL)",
 	"wal_autocheckpoint(4000)", // pages
@@ -151,7 +153,8 @@ const (
 	sqlDropAll = `
 		DELETE FROM index_logs WHERE log = ?1;
 		DELETE FROM index_segments WHERE log = ?1;
-		DELETE FROM index_blocks WHERE log = ?1`
+		DELETE FROM index_blocks WHERE log = ?1;
+		UPDATE removals SET version = version + 1`
 
 	// The block that a range begins in, and those that are stored under keys within it.
 	sqlBlocks = `
@@ -273,6 +276,11 @@ func (s *Store) WriteIndex(ctx context.Context, id log.ID, from, to log.Indexed,
 			if _, err := tx.ExecContext(ctx, query, id, m.Level, m.Number); err != nil {
 				return describe(err)
 			}
+		}
+	}
+	if from == to { // in the place of what told of something that was removed
+		if _, err := tx.ExecContext(ctx, sqlNoteRemoval); err != nil {
+			return describe(err)
 		}
 	}
 	insert, err := tx.PreparexContext(ctx, sqlInsertBlock)

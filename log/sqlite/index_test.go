@@ -78,7 +78,8 @@ func TestAnIndexOfAnOlderSchemaHasNoWords(t *testing.T) {
 	dir, id := indexed(t)
 	db := sqlx.MustOpen("sqlite", filepath.Join(dir, "treeline-search.db"))
 	db.MustExec(`ALTER TABLE index_segments DROP COLUMN words`)
-	db.MustExec(`DELETE FROM goose_db_version WHERE version_id = 2`)
+	db.MustExec(`DROP TABLE removals`)
+	db.MustExec(`DELETE FROM goose_db_version WHERE version_id >= 2`)
 	db.Close()
 	s, err := sqlite.Open(t.Context(), filepath.Join(dir, "treeline.db"))
 	if err != nil {

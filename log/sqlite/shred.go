@@ -15,31 +15,47 @@ const (
 	shredSteps = 64
 )
 
-// Shred gives back free pages, and empties the WALs, which have copies of what was removed. In the files themselves it was
-// overwritten when it was removed (secure_delete).
+// Shred gives back free pages, looks for copies of what was removed, see scrub, and empties the WALs, which have such.
 func (s *Store) Shred(ctx context.Context) (more bool, err error) {
 	if s.write == nil {
 		return false, errReadOnly
 	}
-	for _, db := range []*sqlx.DB{s.write, s.index.write} {
-		left, err := s.giveBack(ctx, db)
+	s.shredding.Lock()
+	defer s.shredding.Unlock()
+	for _, f := range []struct {
+		write, read *sqlx.DB
+		at          *scrub
+	}{{s.write, s.read, &s.scrubbed}, {s.index.write, s.index.read, &s.index.scrubbed}} {
+		left, err := s.shredFile(ctx, f.write, f.read, f.at)
 		if err != nil {
 			return false, err
 		}
-		if err := s.fault("gave back pages"); err != nil {
-			return false, err
-		}
-		busy, err := emptyWAL(ctx, db)
-		if err != nil {
-			return false, err
-		}
-		more = more || left || busy
+		more = more || left
 	}
 	return more, nil
 }
 
+func (s *Store) shredFile(ctx context.Context, write, read *sqlx.DB, at *scrub) (more bool, err error) {
+	if more, err = s.giveBack(ctx, write, at); err != nil || more {
+		return more, err
+	}
+	if err := s.fault("gave back pages"); err != nil {
+		return false, err
+	}
+	if more, err = s.scrub(ctx, write, read, at); err != nil || more {
+		return more, err
+	}
+	if err := s.fault("scrubbed pages"); err != nil {
+		return false, err
+	}
+	return emptyWAL(ctx, write)
+}
+
 // giveBack gives back free pages, and reports whether there are more.
-func (s *Store) giveBack(ctx context.Context, db *sqlx.DB) (more bool, err error) {
+func (s *Store) giveBack(ctx context.Context, db *sqlx.DB, at *scrub) (more bool, err error) {
+	if err := letShrink(ctx, db); err != nil {
+		return false, err
+	}
 	for range shredSteps {
 		var free int
 		if err := db.GetContext(ctx, &free, `PRAGMA freelist_count`); err != nil {
@@ -48,6 +64,7 @@ func (s *Store) giveBack(ctx context.Context, db *sqlx.DB) (more bool, err error
 		if free == 0 {
 			return false, nil
 		}
+		*at = scrub{} // pages are moved
 		if _, err := db.ExecContext(ctx, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, shredPages)); err != nil {
 			return false, describe(err)
 		}
@@ -77,4 +94,14 @@ func emptyWAL(ctx context.Context, db *sqlx.DB) (busy bool, err error) {
 		return false, describe(err)
 	}
 	return busy, nil
+}
+
+// letShrink lets a file give back pages, which one that an older version has made (a search index) can't until it was written anew.
+func letShrink(ctx context.Context, db *sqlx.DB) error {
+	var mode int
+	if err := db.GetContext(ctx, &mode, `PRAGMA auto_vacuum`); err != nil || mode != 0 {
+		return describe(err)
+	}
+	_, err := db.ExecContext(ctx, `PRAGMA auto_vacuum = INCREMENTAL; VACUUM`)
+	return describe(err)
 }

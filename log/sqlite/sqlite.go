@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/gofrs/flock"
 	"github.com/jmoiron/sqlx"
@@ -45,7 +46,9 @@ type Store struct {
 	stmts statements
 	index searchIndex
 
-	guards guards
+	guards    guards
+	shredding sync.Mutex
+	scrubbed  scrub
 
 	testingOnlyFault func(step string) error // that a step of removing contents ends with, as if the process ended there
 }

@@ -151,7 +151,7 @@ func TestAnOlderSchemaIsBroughtUp(t *testing.T) {
 			db.MustExec(`ALTER TABLE ` + table + ` DROP COLUMN ` + column)
 		}
 	}
-	for _, newer := range []string{"cosignatures", "confirmations", "evidence", "hub_entries"} {
+	for _, newer := range []string{"cosignatures", "confirmations", "evidence", "hub_entries", "removals"} {
 		db.MustExec(`DROP TABLE ` + newer)
 	}
 	db.MustExec(`ALTER TABLE heads DROP COLUMN frozen`)

@@ -28,6 +28,36 @@ func shred(t testing.TB, s log.Store) {
 	t.Fatal("Shred never comes to an end")
 }
 
+// Append appends events with these contents, as a sequencer does: what the store undid is done again. It returns the index of the first.
+func Append(ctx context.Context, s log.Store, id log.ID, contents []log.Payload) (from uint64, err error) {
+	for range 20 {
+		if from, err = tryAppend(ctx, s, id, contents); !errors.Is(err, log.ErrRolledBack) && !errors.Is(err, log.ErrHeadMoved) {
+			break
+		}
+	}
+	return from, err
+}
+
+func tryAppend(ctx context.Context, s log.Store, id log.ID, contents []log.Payload) (uint64, error) {
+	tx, err := s.Begin(ctx, []log.ID{id})
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	head, err := tx.Head(id)
+	if err != nil {
+		return 0, err
+	}
+	b := batch(id, head, len(contents), number)
+	for i := range b.Rows {
+		b.Rows[i].Payload = contents[i]
+	}
+	if err := tx.Append([]*log.Batch{b}); err != nil {
+		return 0, err
+	}
+	return head.Size, tx.Commit()
+}
+
 // spans returns the spans that pairs of numbers stand for.
 func spans(pairs ...uint64) (all []log.Span) {
 	for ; len(pairs) > 0; pairs = pairs[2:] {
