@@ -171,7 +171,7 @@ func (s *S3) Forget(ctx context.Context, name string) error {
 		if err == nil || s3conn.Absent(err) {
 			continue
 		}
-		until, lockErr := s.lockedUntil(ctx, key, o.VersionID)
+		until, lockErr := s.lockedUntil(ctx, o)
 		if lockErr != nil || !until.After(time.Now()) {
 			return fmt.Errorf("removing an older version of %s from the archive %s: %w", name, s, errors.Join(err, lockErr))
 		}
@@ -185,14 +185,20 @@ func (s *S3) Forget(ctx context.Context, name string) error {
 	return nil
 }
 
-// lockedUntil returns until when a version of an object is locked.
-func (s *S3) lockedUntil(ctx context.Context, key, version string) (time.Time, error) {
-	info, err := s.client.StatObject(ctx, s.bucket.Name, key, minio.StatObjectOptions{VersionID: version})
-	text := info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date")
-	if err != nil || text == "" {
+// lockedUntil returns until when a version of an object is locked. Not every server says so: then it is as long as this archive locks what it
+// writes.
+func (s *S3) lockedUntil(ctx context.Context, o minio.ObjectInfo) (time.Time, error) {
+	info, err := s.client.StatObject(ctx, s.bucket.Name, o.Key, minio.StatObjectOptions{VersionID: o.VersionID})
+	if err != nil {
 		return time.Time{}, err
 	}
-	return time.Parse(time.RFC3339, text)
+	if text := info.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"); text != "" {
+		return time.Parse(time.RFC3339, text)
+	}
+	if s.lock == "" {
+		return time.Time{}, nil
+	}
+	return s.lockTo(o.LastModified), nil
 }
 
 // Open is Archive.Open.

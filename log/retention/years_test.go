@@ -2,7 +2,10 @@ package retention_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -138,7 +141,7 @@ func (s *server) examine(month int, tenants []*tenant, dir string) {
 		for i, c := range l.checkpoints {
 			hashes, err := l.Consistency(t.Context(), c.Size, now.Size)
 			if err == nil {
-				err = merkle.VerifyConsistency(c.Size, now.Size, c.Root, now.Root, hashes)
+				err = merkle.VerifyConsistency(c.Size, now.Size, hashes, c.Root, now.Root)
 			}
 			if err != nil {
 				t.Errorf("log %s: the checkpoint of month %d: %v", l.Name, i, err)
@@ -149,7 +152,8 @@ func (s *server) examine(month int, tenants []*tenant, dir string) {
 			name, text := secret(l.Log, e.index, "name"), secret(l.Log, e.index, "text")
 			want := !e.purged && !e.erased
 			if inStore[name] != want || inStore[text] != want {
-				t.Errorf("log %s: event %d %+v: in the store's files are name %v, text %v", l.Name, e.index, e, inStore[name], inStore[text])
+				t.Errorf("log %s: event %d %+v: in the store's files are name %v, text %v: %v", l.Name, e.index, e, inStore[name], inStore[text],
+					s.where(name))
 			}
 			recorded := false
 			for _, p := range purges {
@@ -168,6 +172,24 @@ func (s *server) examine(month int, tenants []*tenant, dir string) {
 			s.archived(l.Log)
 		}
 	}
+}
+
+// where returns in which of the store's files a text is, and where in them.
+func (s *server) where(text string) (places []string) {
+	files, err := filepath.Glob(filepath.Join(s.dir, "treeline*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, path := range files {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if i := bytes.Index(content, []byte(text)); i >= 0 {
+			places = append(places, fmt.Sprintf("%s at byte %d: %q", filepath.Base(path), i, content[max(0, i-40):min(len(content), i+60)]))
+		}
+	}
+	return places
 }
 
 // words returns the secrets in bytes.
