@@ -374,7 +374,7 @@ func TestS3ArchiveWithObjectLock(t *testing.T) {
 	if err != nil || !bytes.Contains(done.Outcome, []byte(`"unreachable":[{"bundle":"`)) || !bytes.Contains(done.Outcome, []byte(`"until":"`)) {
 		t.Errorf("got %s, %v", done.Outcome, err)
 	}
-	if found := s.archived(l); len(found) != 31 || found[first+1].Claims == nil {
+	if found := s.archived(l); len(found) != 32 || found[first+1].Claims == nil {
 		t.Errorf("readers of the archive get %d events: %+v", len(found), found[first+1])
 	}
 	// What is read back isn't what was written.
