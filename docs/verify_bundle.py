@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Verify a Treeline evidence bundle offline: verify_bundle.py FILE.zip VKEY [WITNESS_VKEY ...]
 
-Written from docs/spec.md, section 14, with nothing but Python's standard library. VKEY is the verifier key of the log, obtained from
+Written from docs/spec.md, sections 14 and 8.5, with nothing but Python's standard library. VKEY is the verifier key of the log, obtained from
 somebody you believe about it. Further keys are those of witnesses, all of which must then have cosigned the checkpoint. Only Ed25519
 signatures are understood. Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.
 """
@@ -91,8 +91,8 @@ def checkpoint(note, keys, missing):
     head, signed = (text + "\n").encode(), {}
     for line in signatures.splitlines(True):
         name, sig = re.fullmatch("— ([^ +\n]+) ([A-Za-z0-9+/=]+)\n", line).groups()
-        raw = base64.b64decode(sig, validate=True)
-        need(base64.b64encode(raw).decode() == sig and (name, raw[:4]) not in signed, "a signature line is not canonical")
+        raw = b64(sig)
+        need((name, raw[:4]) not in signed, "two signatures of one key")
         signed[name, raw[:4]] = raw[4:]
     for i, (vkey, name, hash, key) in enumerate(keys):
         if (name, hash) not in signed or not i and name != origin:
@@ -103,12 +103,18 @@ def checkpoint(note, keys, missing):
             message = b"cosignature/v1\ntime %d\n" % struct.unpack(">Q", sig[:8]) + head
             sig = sig[8:]
         ed25519(key, message, sig)
-    need(re.fullmatch("0|[1-9][0-9]*", size) and base64.b64encode(base64.b64decode(root)).decode() == root, "malformed checkpoint")
-    return origin, int(size), base64.b64decode(root)
+    need(re.fullmatch("0|[1-9][0-9]*", size), "malformed checkpoint")
+    return origin, int(size), b64(root)
 
 
 class Number(str):
     """A number as it is written, which in canonical JSON is the only way."""
+
+
+def b64(text):
+    data = base64.b64decode(text, validate=True)
+    need(base64.b64encode(data).decode() == text, "base64 that is not canonical")
+    return data
 
 
 def jcs(v):
@@ -167,6 +173,56 @@ def digest(d):
     need({b"/id", b"/action"} <= {p for p, _ in cut}, "a claim is missing that every event has")
     need(all(POINTER.fullmatch(p.decode()) and len(c) == 32 for p, c in cut), "a claim that no event has")
     return sha(b"treeline/event/v1\n" + b"".join(struct.pack(">I", len(p)) + p + c for p, c in sorted(cut))), hidden
+
+
+def entry(d):
+    """Returns the entry of a disclosure (sections 5 and 8.3), when it was received, and the pointers that are withheld."""
+    hash, hidden = digest(d)
+    t = datetime.datetime.strptime(d["received_at"], "%Y-%m-%dT%H:%M:%S.%fZ")
+    need(t.isoformat(timespec="microseconds") + "Z" == d["received_at"], "a malformed time")
+    micros = (t - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1)
+    return b"\1" + struct.pack(">Q", micros) + unhex(d["previous_hash"]) + hash, micros, hidden
+
+
+def inside(spans, index):
+    return any(a <= index < b for a, b in spans)
+
+
+def ranges(v, end):
+    need(v and all(isinstance(n, Number) and re.fullmatch("0|[1-9][0-9]*", n) for span in v for n in span), "no ranges")
+    spans = [(int(a), int(b)) for a, b in v]
+    need(all(a < b <= end for a, b in spans) and all(x[1] <= y[0] for x, y in zip(spans, spans[1:])), "malformed ranges")
+    return spans
+
+
+def removal(proof, origin, keys):
+    """Returns what a proof file shows to have been removed (sections 9, 10, 8.5): ranges, and claims; whether it counts."""
+    head, _, note = proof.decode().partition("\n\n")
+    extra, number, hashes = re.fullmatch("c2sp.org/tlog-proof@v1\nextra ([^\n]+)\nindex (0|[1-9][0-9]*)((?:\n[^\n]+)*)", head).groups()
+    missing = [] if keys else ["no key is pinned"]
+    name, size, root = checkpoint(note.encode(), keys, missing)
+    d, index = parse(b64(extra).decode()), int(number)
+    leaf, last, at = sha(b"\0" + entry(d)[0]), size - 1, index
+    for h in map(b64, hashes.split("\n")[1:]):  # RFC 9162, section 2.1.3.2
+        need(last > 0 and len(h) == 32, "a malformed inclusion proof")
+        right = at & 1 or at == last
+        leaf = sha(b"\1" + h + leaf) if right else sha(b"\1" + leaf + h)
+        while right and not at & 1 and at:
+            at, last = at >> 1, last >> 1
+        at, last = at >> 1, last >> 1
+    need(name == origin and index < size and not last and leaf == root, "a removal isn't proven to be in the log")
+    shown = dict(claims(d["event"])) if "event" in d else {c["pointer"]: c["value"] for c in d["claims"] if "salt" in c}
+    need(isinstance(shown["/id"], str), "a removal without an id")
+    if shown["/action"] == "treeline.retention.purged":
+        return ranges(shown["/metadata/ranges"], index), [], not missing
+    need(shown["/action"] == "treeline.subject.erased" and shown["/metadata/erased"], "not an event that tells of a removal")
+    erased = []
+    for group in shown["/metadata/erased"]:
+        pointers = group["pointers"]
+        need(set(group) == {"pointers", "ranges"} and pointers and pointers == sorted(set(pointers), key=str.encode)
+             and all(POINTER.fullmatch(p) and p not in ("/id", "/action", "/credential") for p in pointers), "malformed pointers")
+        erased.append((pointers, ranges(group["ranges"], index)))
+    return [], erased, not missing
 
 
 class Container:
@@ -233,10 +289,16 @@ class Tree:
 
 def verify(data, keys):
     files, tree, count, first, last, then, gone, withheld = Container(data), Tree(), 0, 0, b"", 0, 0, set()
+    purged, erased, removed, hidden_by = [], [], 0, set()
     missing = [] if keys else ["no key is pinned"]
     files.read("README.txt")
     origin, size, root = checkpoint(files.read("checkpoint"), keys, missing)
     files.read("policy")
+    number = 0
+    while (proof := files.next(f"removals/{number:06}.tlog-proof")) is not None:
+        spans, groups, counts = removal(proof, origin, keys)
+        need(number < 4096 and len(proof) <= 262144, "too many removals, or too large")
+        purged, erased, number = purged + spans * counts, erased + groups * counts, number + 1
     part, hashes, full = 0, b"", True
     while (entries := files.next(f"entries/{part:06}.bin")) is not None:
         need(not hashes and full and len(entries) % 81 == 0 and len(entries) <= 81 * PART and (entries or not part), "a malformed part")
@@ -245,25 +307,23 @@ def verify(data, keys):
         lines = files.read(f"events/{part:06}.ndjson").decode().split("\n")
         need(lines.pop() == "" and len(lines) == len(entries) // 81, "not as many events as entries")
         for i, line in enumerate(lines):
-            index, entry = struct.unpack(">Q", entries[81 * i:81 * i + 8])[0], entries[81 * i + 8:81 * i + 81]
-            if entry[0] != 1:
+            index, stored = struct.unpack(">Q", entries[81 * i:81 * i + 8])[0], entries[81 * i + 8:81 * i + 81]
+            if stored[0] != 1:
                 raise Unverifiable(f"entry {index} is of an unknown version")
             event = parse(line)
             need(set(event) == {"disclosure", "index"} and event["index"] == str(index), f"the line of event {index} is malformed")
-            d = event["disclosure"]
-            hash, hidden = digest(d)
-            t = datetime.datetime.strptime(d["received_at"], "%Y-%m-%dT%H:%M:%S.%fZ")
-            need(t.isoformat(timespec="microseconds") + "Z" == d["received_at"], "a malformed time")
-            micros = (t - datetime.datetime(1970, 1, 1)) // datetime.timedelta(microseconds=1)
-            need(entry == b"\1" + struct.pack(">Q", micros) + unhex(d["previous_hash"]) + hash, f"event {index} isn't that of its entry")
+            made, micros, hidden = entry(event["disclosure"])
+            need(stored == made, f"event {index} isn't that of its entry")
             need(tree.size <= index < size and then <= micros, f"entry {index} is out of order")
             genesis = sha(b"treeline/log/v1\n" + origin.encode() + b"\n")
-            need(index > tree.size or entry[9:41] == (last if index else genesis), f"entry {index} isn't chained to the one before")
+            need(index > tree.size or stored[9:41] == (last if index else genesis), f"entry {index} isn't chained to the one before")
             hashes = tree.cover(index, hashes)
-            last, then, first = sha(b"\0" + entry), micros, first if count else index
+            last, then, first = sha(b"\0" + stored), micros, first if count else index
             tree.append(0, last)
-            count, gone = count + 1, gone + (hidden is None)
-            withheld |= set(hidden or [])
+            count, known = count + 1, inside(purged, index)
+            removed, gone = removed + (hidden is None and known), gone + (hidden is None and not known)
+            by = {p for p in hidden or [] if any(p in pointers and inside(spans, index) for pointers, spans in erased)}
+            withheld, hidden_by = withheld | set(hidden or []) - by, hidden_by | by
         part += 1
     need(part, "there are no entries")
     end = tree.size
@@ -284,6 +344,8 @@ def verify(data, keys):
         raise Unverifiable("; ".join(missing))
     return (f"VALID\nlog {origin}\ncheckpoint of size {size}, root {root.hex()}\n{count} events from index {start} up to {to}"
             + ("" if count == to - start else ", others are left out; said to be all for " + m["filter"])
+            + (f"\n{removed} events were purged, as the log itself records" if removed else "")
+            + ("\nclaims erased, as the log itself records: " + " ".join(sorted(hidden_by)) if hidden_by else "")
             + ("\nclaims withheld: " + " ".join(sorted(withheld)) if withheld else ""))
 
 

@@ -69,7 +69,8 @@ type act struct {
 	Ref
 	at      int64 // when it was recorded, µs since 1970 UTC
 	erasure string
-	spans   []Span // all that it concerns, ascending
+	spans   []Span    // all that it concerns, ascending
+	archive *Archived // that has what was purged; nil: none
 	erased  []ErasedGroup
 	details erasedDetails
 	by      By
@@ -294,6 +295,15 @@ func (c *custody) applyRemoval(r ownRecord) error {
 		return err
 	}
 	a := act{Ref: m.Ref, at: r.receivedAt, spans: m.purged, erased: m.erased, by: byOf(r.event)}
+	if m.purged != nil {
+		var told struct {
+			Archive *Archived `json:"archive"`
+		}
+		if err := json.Unmarshal(r.event.Metadata(), &told); err != nil {
+			return err
+		}
+		a.archive = told.Archive
+	}
 	if m.erased != nil {
 		if err := json.Unmarshal(r.event.Metadata(), &a.details); err != nil {
 			return err

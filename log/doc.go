@@ -36,6 +36,7 @@
 //	entry.go                       the 73 bytes of an entry; Genesis
 //	disclosure.go                  Disclosure: an event shown wholly or in part
 //	verify.go, hubproof.go         VerifyProof, VerifyHubProof
+//	removal.go                     the events that tell what was removed, and what proofs of them prove
 //
 // Logs:
 //

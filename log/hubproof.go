@@ -30,6 +30,8 @@ type HubTrust struct {
 	Policy *checkpoint.Policy
 	// Now is the time by which those of cosignatures are judged; zero: by the clock.
 	Now time.Time
+	// Removals are what is proven to have been removed from logs; nil: nothing is.
+	Removals *Removals
 }
 
 // VerifyHubProof checks a hub proof offline. It returns nil for a VALID one only: VerifyProof finds the event's proof VALID under the
@@ -39,7 +41,7 @@ type HubTrust struct {
 // Errors and the Verification are as VerifyProof's; the Verification's Hub says the same of the hub's part. Its State is
 // StateHubWitnessed if the policy asks for witnesses, and all else is VALID.
 func VerifyHubProof(proof []byte, trust HubTrust) (*Verification, error) {
-	keys := Trust{Now: trust.Now}
+	keys := Trust{Now: trust.Now, Removals: trust.Removals}
 	var ids []logKey
 	for _, vkey := range trust.Keys {
 		v, err := checkpoint.NewVerifier(vkey)

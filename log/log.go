@@ -166,7 +166,7 @@ func (l *Log) RecordsBackwards(ctx context.Context, from, to uint64, maxBytes in
 		}
 		slices.Reverse(run)
 		for _, r := range run {
-			length += r.contentSize()
+			length += r.Size()
 		}
 		out, to = append(out, run...), first
 	}
@@ -216,7 +216,7 @@ func (l *Log) records(ctx context.Context, c *custody, from, to uint64, maxBytes
 	err = c.contents(ctx, l.service.reader, l.ID, from, to, func(index uint64, _ Payload, x content) error {
 		r := &out[index-from]
 		r.fill(x, digests[index-from])
-		if length += r.contentSize(); length > maxBytes {
+		if length += r.Size(); length > maxBytes {
 			out = out[:index-from+1]
 			return errEnough
 		}

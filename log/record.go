@@ -125,8 +125,8 @@ func (r *Record) Shown() (*Event, error) {
 	return d.Shown(), nil
 }
 
-// contentSize returns the size in bytes of what the record shows of its event.
-func (r *Record) contentSize() int {
+// Size returns about how many bytes the record shows of its event.
+func (r *Record) Size() int {
 	n := len(r.Event)
 	for i := range r.Claims {
 		n += len(r.Claims[i].Pointer) + len(r.Claims[i].Value) + 64 // and a salt or a commitment

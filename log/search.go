@@ -121,7 +121,7 @@ func (s *search) list(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range records { // they were read in steps, and may be more than the page takes
-		if s.bytes += records[i].contentSize(); s.bytes >= s.page.MaxBytes {
+		if s.bytes += records[i].Size(); s.bytes >= s.page.MaxBytes {
 			records = records[:i+1]
 			break
 		}
@@ -467,7 +467,7 @@ func (s *search) check(ctx context.Context, candidates []uint64, size int) (done
 		}
 		for _, r := range matches {
 			s.found.Records = append(s.found.Records, r)
-			s.bytes += r.contentSize()
+			s.bytes += r.Size()
 			if len(s.found.Records) >= s.page.Limit || s.bytes >= s.page.MaxBytes {
 				s.passed(r.Index, r.Index+1)
 				return true, nil

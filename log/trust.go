@@ -18,6 +18,8 @@ type Trust struct {
 	Policy *checkpoint.Policy
 	// Now is the time by which those of cosignatures are judged; zero: by the clock.
 	Now time.Time
+	// Removals are what is proven to have been removed from logs; nil: nothing is.
+	Removals *Removals
 }
 
 // Check returns an error if the caller contradicts itself.

@@ -30,7 +30,8 @@ var (
 	ErrNotPinned = errors.New("no pinned key of the log signed the checkpoint")
 	// ErrNotWitnessed means that the quorum of the caller's policy isn't met.
 	ErrNotWitnessed = errors.New("the policy's quorum isn't met")
-	// ErrNotShown means that no part of the event's content is shown: it was withheld or is gone.
+	// ErrNotShown means that no part of the event's content is shown, and nothing proves that it was purged: it was withheld, or is
+	// gone.
 	ErrNotShown = errors.New("the proof shows nothing of the event's content")
 )
 
@@ -49,6 +50,11 @@ type Verification struct {
 	Disclosure *Disclosure
 	Entry      Entry
 	Leaf       merkle.Hash
+
+	// PurgedBy is the event that is proven to tell that the event's content was purged, if no part of it is shown; nil if none is.
+	PurgedBy *Ref
+	// ErasedBy are the events that are proven to tell that claims were erased, by the pointers of those that aren't opened.
+	ErasedBy map[string]Ref
 
 	// State is StateWitnessed if the caller gave a policy that asks for witnesses, and it is met; else StateSigned if a key that the
 	// caller trusts has signed for the log; else "".
@@ -79,18 +85,44 @@ func (v *Verification) Event() []byte {
 	return v.Disclosure.Event.JSON()
 }
 
-// Withheld returns the pointers of the claims that the proof names but doesn't open, in ascending order.
+// Withheld returns the pointers of the claims that the proof names but doesn't open, in ascending order, without those in ErasedBy.
 func (v *Verification) Withheld() []string {
 	if v.Disclosure == nil {
 		return nil
 	}
 	var pointers []string
 	for i := range v.Disclosure.Claims {
-		if c := &v.Disclosure.Claims[i]; c.Withheld() {
+		c := &v.Disclosure.Claims[i]
+		if _, erased := v.ErasedBy[c.Pointer]; c.Withheld() && !erased {
 			pointers = append(pointers, c.Pointer)
 		}
 	}
 	return pointers
+}
+
+// explain looks up by what the content that the disclosure doesn't show was removed. It returns ErrNotShown where nothing of the event
+// is shown, and nothing says that it was purged.
+func (v *Verification) explain(r *Removals) error {
+	d := v.Disclosure
+	for i := range d.Claims {
+		if c := &d.Claims[i]; c.Withheld() {
+			if by, ok := r.Erased(v.Origin, v.Index, c.Pointer); ok {
+				if v.ErasedBy == nil {
+					v.ErasedBy = make(map[string]Ref)
+				}
+				v.ErasedBy[c.Pointer] = by
+			}
+		}
+	}
+	if d.Shows() {
+		return nil
+	}
+	by, ok := r.Purged(v.Origin, v.Index)
+	if !ok {
+		return ErrNotShown
+	}
+	v.PurgedBy = &by
+	return nil
 }
 
 // VerifyProof checks a proof file (C2SP tlog-proof whose extra data is a Disclosure) offline, against the keys and the policy
@@ -107,7 +139,8 @@ func (v *Verification) Withheld() []string {
 // be different without anybody noticing.
 //
 // VALID says what the log's operator committed to, and when by the operator's clock. It says nothing of other entries: the
-// previous hash in particular is only a part of this one.
+// previous hash in particular is only a part of this one. Of an event of which nothing is shown it says so only if the caller's
+// Removals prove that it was purged.
 func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
 	if err := trust.Check(); err != nil {
 		return nil, err
@@ -130,9 +163,6 @@ func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
 		if v.Disclosure, err = ParseDisclosure(p.Extra); err != nil {
 			return nil, invalid(err)
 		}
-		if !v.Disclosure.shows() {
-			missing = append(missing, ErrNotShown)
-		}
 		v.Entry = v.Disclosure.Entry()
 		v.Leaf = v.Entry.LeafHash()
 	}
@@ -143,8 +173,13 @@ func VerifyProof(proof []byte, trust Trust) (*Verification, error) {
 		return nil, invalid(err)
 	}
 	v.Origin, v.Size, v.Root = c.Origin, c.Size, c.Root
-	if v.Disclosure != nil && isHub(c.Origin) {
-		return nil, invalid(fmt.Errorf("an event in the hub %q", c.Origin))
+	if v.Disclosure != nil {
+		if isHub(c.Origin) {
+			return nil, invalid(fmt.Errorf("an event in the hub %q", c.Origin))
+		}
+		if err := v.explain(trust.Removals); err != nil {
+			missing = append(missing, err)
+		}
 	}
 	unmet, err := v.checkSignatures(p.Checkpoint, trust)
 	if err != nil {
@@ -237,8 +272,8 @@ func invalid(err error) error {
 	return fmt.Errorf("%w: %w", ErrInvalidProof, err)
 }
 
-// shows reports whether d opens any of the event's content.
-func (d *Disclosure) shows() bool {
+// Shows reports whether d shows any of the event's content.
+func (d *Disclosure) Shows() bool {
 	for i := range d.Claims {
 		if !d.Claims[i].Withheld() {
 			return true

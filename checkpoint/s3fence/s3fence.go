@@ -15,19 +15,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/checkpoint/s3conn"
 )
 
 const (
@@ -46,12 +43,9 @@ const (
 
 // A Fence is a [checkpoint.Fence] in a bucket.
 type Fence struct {
-	bucket string
-	prefix string // of all objects: empty, or ends in a slash
-
-	read      *minio.Core // tries again
-	write     *minio.Core // doesn't
-	transport *http.Transport
+	bucket *s3conn.Bucket
+	read   *minio.Core // tries again
+	write  *minio.Core // doesn't
 }
 
 var _ checkpoint.Fence = (*Fence)(nil)
@@ -60,9 +54,7 @@ var _ checkpoint.Fence = (*Fence)(nil)
 //
 //	s3://BUCKET/PREFIX?endpoint=https://s3.example.com&region=REGION
 //
-// The endpoint is that of AWS if there is none, the region $AWS_REGION, $AWS_DEFAULT_REGION or us-east-1. The credentials are
-// those of the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), else of the shared credentials file,
-// else those that the machine or container is given (IAM). The bucket must exist, and is the fence's from the prefix on: an
+// which says where the server is and takes the credentials from the environment, see s3conn.Parse. The bucket must exist, and is the fence's from the prefix on: an
 // installation has a prefix of its own.
 //
 // Open writes an object named "probe" to find out that the server minds conditions. One that doesn't is refused.
@@ -79,85 +71,39 @@ func Open(ctx context.Context, rawURL string) (*Fence, error) {
 }
 
 func connect(rawURL string) (*Fence, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil || u.Scheme != "s3" || u.Host == "" || u.Fragment != "" {
-		// The URL itself may hold what nobody should see.
-		return nil, errors.New("want a URL like s3://BUCKET/PREFIX?endpoint=https://s3.example.com&region=REGION")
-	}
-	if u.User != nil {
-		return nil, errors.New("credentials don't belong in the URL; put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the environment")
-	}
-	query, err := url.ParseQuery(u.RawQuery)
+	bucket, err := s3conn.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("the part of the URL after the question mark is malformed")
-	}
-	for name := range query {
-		if name != "endpoint" && name != "region" {
-			return nil, fmt.Errorf("the URL has a parameter %q; it may have endpoint and region", name)
-		}
-	}
-	f := &Fence{bucket: u.Host, prefix: strings.Trim(u.Path, "/")}
-	if f.prefix != "" {
-		f.prefix += "/"
-	}
-	endpoint, secure := "s3.amazonaws.com", true
-	if text := query.Get("endpoint"); text != "" {
-		e, err := url.Parse(text)
-		if err != nil || e.Scheme != "https" && e.Scheme != "http" || e.Host == "" || e.User != nil ||
-			strings.Trim(e.Path, "/") != "" || e.RawQuery != "" {
-			return nil, errors.New("the endpoint in the URL is not of the form https://HOST or http://HOST")
-		}
-		endpoint, secure = e.Host, e.Scheme == "https"
-	}
-	if f.transport, err = minio.DefaultTransport(secure); err != nil {
 		return nil, err
 	}
-	opt := minio.Options{
-		Secure: secure, Transport: f.transport,
-		// Without a region each start would have to ask for the bucket's.
-		Region: firstOf(query.Get("region"), os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"), "us-east-1"),
-		Creds: credentials.NewChainCredentials([]credentials.Provider{
-			&credentials.EnvAWS{},
-			&credentials.FileAWSCredentials{},
-			&credentials.IAM{Client: &http.Client{Timeout: patience}},
-		}),
-	}
-	opt.MaxRetries = 3
-	if f.read, err = minio.NewCore(endpoint, &opt); err != nil {
+	f := &Fence{bucket: bucket}
+	if f.read, err = bucket.Client(3); err != nil {
 		return nil, err
 	}
-	opt.MaxRetries = 1
-	f.write, err = minio.NewCore(endpoint, &opt)
+	f.write, err = bucket.Client(1)
 	return f, err
-}
-
-func firstOf(values ...string) string {
-	i := slices.IndexFunc(values, func(s string) bool { return s != "" })
-	return values[i]
 }
 
 // probe writes an object on conditions that hold and on conditions that don't. The object stays, so that a server needs no
 // right to delete.
 func (f *Fence) probe(ctx context.Context) error {
-	if v, err := f.read.GetCreds(); err == nil && v.AccessKeyID == "" {
-		return errors.New("there are no credentials: neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, nor a " +
-			"shared credentials file, nor a role of this machine")
+	if err := s3conn.CheckCredentials(f.read); err != nil {
+		return err
 	}
 	const name = "probe"
 	content := []byte("Treeline finds out here whether conditions are minded.\n")
-	absent, other := ifNone(), ifMatch("00000000000000000000000000000000")
+	absent, other := s3conn.IfNone(), s3conn.IfMatch("00000000000000000000000000000000")
 
-	if err := f.put(ctx, name, content, absent); err != nil && !refused(err) {
+	if err := f.put(ctx, name, content, absent); err != nil && !s3conn.Refused(err) {
 		return err
 	}
 	if err := f.put(ctx, name, content, absent); err == nil {
 		return errors.New("the server ignores If-None-Match, so it can't keep a fence: two servers could sign two histories")
-	} else if !refused(err) {
+	} else if !s3conn.Refused(err) {
 		return err
 	}
 	if err := f.put(ctx, name, content, other); err == nil {
 		return errors.New("the server ignores If-Match, so it can't keep a fence: two servers could sign two histories")
-	} else if !refused(err) {
+	} else if !s3conn.Refused(err) {
 		return err
 	}
 	// Others may be opening the fence meanwhile, and their writes get in between.
@@ -167,7 +113,7 @@ func (f *Fence) probe(ctx context.Context) error {
 		if _, etag, err = f.get(ctx, name); err != nil {
 			return err
 		}
-		if err = f.put(ctx, name, content, ifMatch(etag)); !refused(err) {
+		if err = f.put(ctx, name, content, s3conn.IfMatch(etag)); !s3conn.Refused(err) {
 			return err
 		}
 	}
@@ -175,13 +121,10 @@ func (f *Fence) probe(ctx context.Context) error {
 }
 
 // String returns the fence's place, without what is secret.
-func (f *Fence) String() string { return "s3://" + f.bucket + "/" + strings.TrimSuffix(f.prefix, "/") }
+func (f *Fence) String() string { return f.bucket.String() }
 
 // Close ends idle connections.
-func (f *Fence) Close() error {
-	f.transport.CloseIdleConnections()
-	return nil
-}
+func (f *Fence) Close() error { return f.bucket.Close() }
 
 // Load is [checkpoint.Fence.Load].
 func (f *Fence) Load(ctx context.Context, origin string) ([]byte, error) {
@@ -213,11 +156,11 @@ func (f *Fence) Swap(ctx context.Context, origin string, old, new []byte) error 
 	if (now == nil) != (old == nil) || !bytes.Equal(now, old) {
 		return fmt.Errorf("moving fence of %s in %s: %w", origin, f, checkpoint.ErrFenceMoved)
 	}
-	condition := ifMatch(etag)
+	condition := s3conn.IfMatch(etag)
 	if now == nil {
-		condition = ifNone()
+		condition = s3conn.IfNone()
 	}
-	if err := f.put(ctx, checkpoint.FenceName(origin), new, condition); refused(err) {
+	if err := f.put(ctx, checkpoint.FenceName(origin), new, condition); s3conn.Refused(err) {
 		return fmt.Errorf("moving fence of %s in %s: %w: %w", origin, f, checkpoint.ErrFenceMoved, err)
 	} else if err != nil {
 		return fmt.Errorf("moving fence of %s in %s: %w", origin, f, err)
@@ -267,11 +210,11 @@ func (f *Fence) Origins(ctx context.Context) ([]string, error) {
 func (f *Fence) list(ctx context.Context) (names []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listPatience)
 	defer cancel()
-	for o := range f.read.Client.ListObjects(ctx, f.bucket, minio.ListObjectsOptions{Prefix: f.prefix}) {
+	for o := range f.read.Client.ListObjects(ctx, f.bucket.Name, minio.ListObjectsOptions{Prefix: f.bucket.Prefix}) {
 		if o.Err != nil {
 			return nil, o.Err
 		}
-		if name := strings.TrimPrefix(o.Key, f.prefix); checkpoint.IsFenceName(name) {
+		if name := strings.TrimPrefix(o.Key, f.bucket.Prefix); checkpoint.IsFenceName(name) {
 			names = append(names, name)
 		}
 	}
@@ -282,8 +225,8 @@ func (f *Fence) list(ctx context.Context) (names []string, err error) {
 func (f *Fence) Drop(ctx context.Context, origin string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := f.read.RemoveObject(ctx, f.bucket, f.prefix+checkpoint.FenceName(origin), minio.RemoveObjectOptions{})
-	if err != nil && !absent(err) {
+	err := f.read.RemoveObject(ctx, f.bucket.Name, f.bucket.Prefix+checkpoint.FenceName(origin), minio.RemoveObjectOptions{})
+	if err != nil && !s3conn.Absent(err) {
 		return fmt.Errorf("dropping fence of %s in %s: %w", origin, f, err)
 	}
 	return nil
@@ -293,8 +236,8 @@ func (f *Fence) Drop(ctx context.Context, origin string) error {
 func (f *Fence) get(ctx context.Context, name string) (content []byte, etag string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	body, info, _, err := f.read.GetObject(ctx, f.bucket, f.prefix+name, minio.GetObjectOptions{})
-	if absent(err) {
+	body, info, _, err := f.read.GetObject(ctx, f.bucket.Name, f.bucket.Prefix+name, minio.GetObjectOptions{})
+	if s3conn.Absent(err) {
 		return nil, "", nil
 	}
 	if err != nil {
@@ -314,32 +257,6 @@ func (f *Fence) put(ctx context.Context, name string, content []byte, condition 
 	defer cancel()
 	condition.ContentType = "text/plain; charset=utf-8"
 	condition.SendContentMd5 = true // which a bucket with object lock asks for
-	_, err := f.write.Client.PutObject(ctx, f.bucket, f.prefix+name, bytes.NewReader(content), int64(len(content)), condition)
+	_, err := f.write.Client.PutObject(ctx, f.bucket.Name, f.bucket.Prefix+name, bytes.NewReader(content), int64(len(content)), condition)
 	return err
-}
-
-// ifNone is the condition that there is no such object.
-func ifNone() (opt minio.PutObjectOptions) {
-	opt.SetMatchETagExcept("*")
-	return opt
-}
-
-// ifMatch is the condition that the object is the one that has the ETag.
-func ifMatch(etag string) (opt minio.PutObjectOptions) {
-	opt.SetMatchETag(etag)
-	return opt
-}
-
-// absent reports whether the server says that there is no such object. The client library takes any answer 404 for that, also
-// one of a proxy that can't find the server, but only what S3 itself answers is in XML.
-func absent(err error) bool {
-	r := minio.ToErrorResponse(err)
-	return r.Code == minio.NoSuchKey && r.XMLName.Local == "Error"
-}
-
-// refused reports whether a write was refused, and nothing changed, because its condition doesn't hold (412), the object to be
-// replaced is gone (404), or another write is under way (409).
-func refused(err error) bool {
-	code := minio.ToErrorResponse(err).StatusCode
-	return code == http.StatusPreconditionFailed || code == http.StatusConflict || absent(err)
 }

@@ -20,7 +20,7 @@ import (
 const maxProofFile = int64(checkpoint.MaxHubProofSize) + 1
 
 func newVerifyCmd() *cobra.Command {
-	var vkeys []string
+	var vkeys, removals []string
 	var policy string
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -44,14 +44,20 @@ somebody else another history of the log, the hub's monitors would find that, th
 FILE may be an evidence bundle (.zip), too, which is told from its first bytes. All events in it are checked, and that those which
 follow upon each other are chained; the events themselves are in the file, and are not printed.
 
+What a file doesn't show of an event is called purged or erased only if that is proven: by the proof of the log's own event that tells
+of it, which a bundle may have in it, or which is given with --removal. Such an event is known by its id, which a server answers with
+whoever asks for what is gone; get its proof with treeline proof. What is not shown without such a proof may be withheld by whoever
+made the file, or lost: then the exit code is 3 if nothing of an event is shown.
+
 Exit codes: 0 VALID; 1 could not run; 3 not verifiable; 4 INVALID.`,
 		Args: arguments(1, 1, "the proof file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return verify(args[0], vkeys, policy, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
+			return verify(args[0], vkeys, policy, removals, asJSON, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().StringArrayVar(&vkeys, "vkey", nil, "`VKEY` of the log, NAME+HASH+KEY (repeatable)")
 	cmd.Flags().StringVar(&policy, "policy", "", "`FILE` of the policy that says which logs and witnesses are trusted")
+	cmd.Flags().StringArrayVar(&removals, "removal", nil, "`PROOF` file of an event of the log that tells what was purged or erased (repeatable)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
@@ -67,8 +73,9 @@ type verification struct {
 	Hash       string          `json:"hash,omitempty"`
 	ReceivedAt string          `json:"received_at,omitempty"`
 	Event      json.RawMessage `json:"event,omitempty"`
-	Claims     []claim         `json:"claims,omitempty"` // instead of the event, where some are withheld
-	State      string          `json:"state,omitempty"`  // signed, or witnessed or hub-witnessed if a policy is met
+	Claims     []claim         `json:"claims,omitempty"`    // instead of the event, where some are withheld or erased
+	PurgedBy   *log.Ref        `json:"purged_by,omitempty"` // instead of both
+	State      string          `json:"state,omitempty"`     // signed, or witnessed or hub-witnessed if a policy is met
 	SignedBy   []string        `json:"signed_by,omitempty"`
 	Witnesses  []testimony     `json:"witnesses,omitempty"` // of the policy
 	NotChecked []string        `json:"signatures_not_checked,omitempty"`
@@ -92,6 +99,7 @@ type claim struct {
 	Pointer  string          `json:"pointer"`
 	Value    json.RawMessage `json:"value,omitempty"`
 	Withheld bool            `json:"withheld,omitempty"`
+	ErasedBy *log.Ref        `json:"erased_by,omitempty"`
 }
 
 // testimony is what one of a policy's witnesses says.
@@ -102,7 +110,7 @@ type testimony struct {
 	At    string `json:"at,omitempty"`
 }
 
-func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
+func verify(path string, vkeys []string, policyPath string, removals []string, asJSON bool, stdin io.Reader, stdout io.Writer) error {
 	var trust log.Trust
 	var err error
 	if trust.Keys, err = parseVKeys(vkeys); err != nil {
@@ -124,16 +132,26 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 	}
 	start := bufio.NewReader(file)
 	if head, _ := start.Peek(len(bundle.Signature)); string(head) == bundle.Signature {
+		if trust.Removals, err = readRemovals(removals, trust); err != nil {
+			return err
+		}
 		return verifyBundle(path, start, trust, asJSON, stdout)
 	}
 	data, err := io.ReadAll(io.LimitReader(start, maxProofFile))
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
+	ofLog := trust
+	if checkpoint.IsHubProof(data) { // then the policy is the hub's
+		ofLog.Policy = nil
+	}
+	if trust.Removals, err = readRemovals(removals, ofLog); err != nil {
+		return err
+	}
 	// Of a file that is too long only the beginning, which is malformed.
 	var v *log.Verification
 	if checkpoint.IsHubProof(data) {
-		v, err = log.VerifyHubProof(data, log.HubTrust{Keys: vkeys, Policy: trust.Policy})
+		v, err = log.VerifyHubProof(data, log.HubTrust{Keys: vkeys, Policy: trust.Policy, Removals: trust.Removals})
 	} else {
 		v, err = log.VerifyProof(data, trust)
 	}
@@ -158,6 +176,24 @@ func verify(path string, vkeys []string, policyPath string, asJSON bool, stdin i
 		result.Reason += "; only what treeline proof saves, and export as a bundle, can be verified, and this begins like neither"
 	}
 	return report(path, result.Result, result.Reason, code, &result, asJSON, stdout)
+}
+
+// readRemovals reads the proofs of what was removed from logs. One that isn't VALID decides how the command ends.
+func readRemovals(paths []string, trust log.Trust) (*log.Removals, error) {
+	all := new(log.Removals)
+	for _, path := range paths {
+		proof, err := readLimited(path, int64(checkpoint.MaxProofSize)+1, nil)
+		if err != nil {
+			return nil, err
+		}
+		_, err = all.Add(proof, trust)
+		if result, why, code := judge(err); code == exitFailure {
+			return nil, err
+		} else if code != exitOK {
+			return nil, &verdict{code, fmt.Sprintf("verify --removal %s: %s: %s", path, result, strings.ReplaceAll(why, "\n", "; "))}
+		}
+	}
+	return all, nil
 }
 
 // judge returns what an error of a verification comes to; exitFailure is for one that says nothing about what was verified.
@@ -218,8 +254,15 @@ func describe(v *log.Verification) verification {
 	out.Hash = v.Leaf.String()
 	out.ReceivedAt = string(log.AppendTime(nil, v.Disclosure.ReceivedAt))
 	out.Event = v.Event()
+	out.PurgedBy = v.PurgedBy
 	for _, c := range v.Disclosure.Claims {
-		out.Claims = append(out.Claims, claim{c.Pointer, c.Value, c.Withheld()})
+		shown := claim{Pointer: c.Pointer, Value: c.Value}
+		if by, erased := v.ErasedBy[c.Pointer]; erased {
+			shown.ErasedBy = &by
+		} else {
+			shown.Withheld = c.Withheld()
+		}
+		out.Claims = append(out.Claims, shown)
 	}
 	return out
 }
@@ -292,10 +335,16 @@ func (v verification) print(w io.Writer) {
 	if v.Event != nil {
 		row("event", "%s", v.Event)
 	}
+	if v.PurgedBy != nil {
+		row("event", "was purged, by %s (entry %d)", v.PurgedBy.ID, v.PurgedBy.Index)
+	}
 	for _, c := range v.Claims {
-		if c.Withheld {
+		switch {
+		case c.ErasedBy != nil:
+			row("claim", "%s was erased, by %s (entry %d)", c.Pointer, c.ErasedBy.ID, c.ErasedBy.Index)
+		case c.Withheld:
 			row("claim", "%s is withheld", c.Pointer)
-		} else {
+		default:
 			row("claim", "%s = %s", c.Pointer, c.Value)
 		}
 	}

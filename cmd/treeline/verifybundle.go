@@ -28,7 +28,11 @@ type bundleVerification struct {
 	Last       string      `json:"last_received_at,omitempty"`
 	Partial    uint64      `json:"events_with_withheld_claims,omitempty"`
 	Withheld   []string    `json:"withheld_claims,omitempty"`
+	Erased     uint64      `json:"events_with_erased_claims,omitempty"`
+	Claims     []string    `json:"erased_claims,omitempty"`
+	Purged     uint64      `json:"events_purged,omitempty"`
 	NotShown   uint64      `json:"events_not_shown,omitempty"`
+	RemovedBy  []log.Ref   `json:"removed_by,omitempty"` // the events that prove what was erased and purged
 	Manifest   string      `json:"manifest_sha256,omitempty"`
 	State      string      `json:"state,omitempty"` // signed, or witnessed if a policy is met
 	SignedBy   []string    `json:"signed_by,omitempty"`
@@ -59,6 +63,7 @@ func describeBundle(v *bundle.Verification) bundleVerification {
 	out := bundleVerification{
 		Origin: c.Origin, Size: c.Size, Root: c.Root.String(), From: &v.From, To: &v.To, Filter: v.Filter, Count: &v.Count, Complete: v.Complete,
 		Partial: v.Partial, Withheld: v.Withheld, NotShown: v.NotShown, Manifest: hex.EncodeToString(v.Manifest[:]),
+		Erased: v.Erased, Claims: v.ErasedClaims, Purged: v.Purged, RemovedBy: v.RemovedBy,
 		State: string(c.State), NotChecked: keyNames(c.Unchecked),
 	}
 	if v.Count > 0 {
@@ -107,8 +112,17 @@ func (v *bundleVerification) print(w io.Writer) {
 	if v.Partial > 0 {
 		row("withheld", "in %d events: %s", v.Partial, strings.Join(v.Withheld, ", "))
 	}
+	if v.Erased > 0 {
+		row("erased", "in %d events: %s", v.Erased, strings.Join(v.Claims, ", "))
+	}
+	if v.Purged > 0 {
+		row("purged", "%d events", v.Purged)
+	}
+	for _, by := range v.RemovedBy {
+		row("removed by", "%s (entry %d)", by.ID, by.Index)
+	}
 	if v.NotShown > 0 {
-		row("not shown", "%d events", v.NotShown)
+		row("not shown", "%d events, of which nothing proves that they were purged", v.NotShown)
 	}
 	row("manifest", "%s", v.Manifest)
 }

@@ -9,6 +9,7 @@
 //	README.txt             how to check it
 //	checkpoint             the signed checkpoint, with its cosignatures
 //	policy                 the log's keys and witnesses, as whoever made the bundle names them
+//	removals/000000.tlog-proof …  proofs of the log's own events that tell what was purged and erased, if any
 //	entries/000000.bin     the entries' indices and bytes, PartEvents at most in each part
 //	hashes/000000.bin      the hashes of what lies before and between them, and in the last part behind them (merkle.CoverHashes)
 //	events/000000.ndjson   the entries' disclosures
@@ -17,8 +18,8 @@
 //
 // Entries and hashes lead to the root that the checkpoint signs, and each disclosure to its entry. The manifest doesn't hash the
 // events, since the entries already do, claim by claim: so a claim can be taken out of a bundle, as erasure demands, and the
-// manifest stays what it was.
+// manifest stays what it was. Rewrite does that.
 //
-// Both the Writer and Verify need as much memory as a part has, however large the bundle is. The package may import log and what that
+// The Writer, Verify, Read and Rewrite need as much memory as a part has, however large the bundle is. The package may import log and what that
 // imports; it knows no store and no HTTP.
 package bundle

@@ -89,6 +89,28 @@ func (l *aLog) cover(_ context.Context, from, to uint64) (hashes []merkle.Hash, 
 	return hashes, nil
 }
 
+// path is the audit path of an entry in the tree over [from, to), by RFC 6962.
+func (l *aLog) path(index, from, to int) []merkle.Hash {
+	if to-from == 1 {
+		return nil
+	}
+	k := from + 1<<(bits.Len(uint(to-from-1))-1)
+	if index < k {
+		return append(l.path(index, from, k), l.root(k, to))
+	}
+	return append(l.path(index, k, to), l.root(from, k))
+}
+
+// proofWith returns a proof file of an entry under the checkpoint of a size.
+func (l *aLog) proofWith(index, size int, extra []byte) []byte {
+	l.t.Helper()
+	data, err := checkpoint.Proof{Index: uint64(index), Hashes: l.path(index, 0, size), Checkpoint: l.note(size), Extra: extra}.Marshal()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return data
+}
+
 // note is the signed checkpoint of a size.
 func (l *aLog) note(size int) []byte {
 	l.t.Helper()
@@ -113,10 +135,21 @@ func (l *aLog) trust() log.Trust {
 // bundle returns the bundle of the events at indices, under a checkpoint of the given size.
 func (l *aLog) bundle(size int, s bundle.Selection, indices []int, change ...func(int, *log.Disclosure) *log.Disclosure) []byte {
 	l.t.Helper()
+	return l.withRemovals(size, s, nil, indices, change...)
+}
+
+// withRemovals does that with proofs of removals.
+func (l *aLog) withRemovals(size int, s bundle.Selection, proofs [][]byte, indices []int, change ...func(int, *log.Disclosure) *log.Disclosure) []byte {
+	l.t.Helper()
 	var out bytes.Buffer
 	w, err := bundle.NewWriter(&out, l.note(size), l.policy(), l.cover)
 	if err != nil {
 		l.t.Fatal(err)
+	}
+	for _, p := range proofs {
+		if err := w.AddRemoval(p); err != nil {
+			l.t.Fatal(err)
+		}
 	}
 	for _, i := range indices {
 		d := l.disclosures[i]

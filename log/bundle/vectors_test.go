@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ type vector struct {
 	Count    uint64   `json:"count"`
 	Complete bool     `json:"complete"`
 	Withheld []string `json:"withheld"`
+	Erased   []string `json:"erased,omitempty"` // pointers that are proven to be
+	Purged   uint64   `json:"purged,omitempty"` // events that are proven to be
 	Manifest string   `json:"manifest_sha256"`
 }
 
@@ -68,6 +71,7 @@ func judged(t testing.TB, v vector, data []byte) vector {
 		t.Fatalf("%s: %v", v.Name, err)
 	}
 	out.Count, out.Complete, out.Withheld, out.Manifest = got.Count, got.Complete, got.Withheld, hex.EncodeToString(got.Manifest[:])
+	out.Erased, out.Purged = got.ErasedClaims, got.Purged
 	return out
 }
 
@@ -144,7 +148,51 @@ func bundles(t testing.TB, n int) (all []vector, data [][]byte) {
 		add(name, pack(forged), l.vkey)
 	}
 	add("cut off", whole[:len(whole)/2], l.vkey)
+
+	r := newLog(t, n)
+	purge := r.removal("treeline:purged:1", log.ActionPurged, `{"policy":{"max":"30d"},"ranges":[[1,2]]}`)
+	erase := r.removal("treeline:erased:1", log.ActionErased, `{"erased":[{"pointers":["/actor/email"],"ranges":[[0,1],[2,3]]}]}`)
+	wrong := r.removal("treeline:purged:2", log.ActionPurged, `{"ranges":[[2,2]]}`)
+	itself := r.removal("treeline:purged:3", log.ActionPurged, fmt.Sprintf(`{"ranges":[[0,%d]]}`, len(r.leaves)+1))
+	size := len(r.leaves)
+	removed := func(also ...string) func(int, *log.Disclosure) *log.Disclosure {
+		return func(i int, d *log.Disclosure) *log.Disclosure {
+			if i == 1 {
+				digest := d.Entry().Digest
+				return &log.Disclosure{ReceivedAt: d.ReceivedAt, Previous: d.Previous, Digest: &digest}
+			}
+			out, err := d.Withhold(append(also, "/actor/email")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+	}
+	p, e := r.proof(purge, size), r.proof(erase, size)
+	with := func(proofs ...[]byte) []byte { return r.withRemovals(size, some, proofs, all3, removed()) }
+	add("purged and erased", with(p, e), l.vkey)
+	add("purged and erased, and more withheld", r.withRemovals(size, some, [][]byte{p, e}, all3, removed("/metadata/plan")), l.vkey)
+	add("purged, and withheld", with(p), l.vkey)
+	add("erased, and not shown", with(e), l.vkey)
+	add("removed under another key", with(p, e), stranger)
+	add("removed, and not cosigned", with(p, e), l.vkey, witness.VKey())
+	add("a client's event for a removal", with(p, r.proof(0, size)), l.vkey)
+	add("a malformed removal", with(p, r.proof(wrong, size)), l.vkey)
+	add("a removal of what comes after it", with(p, r.proof(itself, size)), l.vkey)
+	add("a removal that isn't in the log", with(p, r.proofWith(purge+1, size, mustMarshal(t, r.disclosures[purge]))), l.vkey)
 	return all, data
+}
+
+// all3 are the first three indices.
+var all3 = []int{0, 1, 2}
+
+func mustMarshal(t testing.TB, d *log.Disclosure) []byte {
+	t.Helper()
+	out, err := d.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // every returns each step-th index below n from one on.
@@ -224,10 +272,13 @@ func TestPythonVerifier(t *testing.T) {
 			if !bytes.HasPrefix(out, []byte(v.Result)) {
 				t.Errorf("%s of %d events: got %s, want %s", v.Name, n, out, v.Result)
 			}
-			for _, pointer := range v.Withheld {
-				if v.Result == "VALID" && !bytes.Contains(out, []byte(pointer)) {
-					t.Errorf("%s: it doesn't tell that %s is withheld: %s", v.Name, pointer, out)
+			for line, pointers := range map[string][]string{"claims withheld: ": v.Withheld, "claims erased, as the log itself records: ": v.Erased} {
+				if want := line + strings.Join(pointers, " "); v.Result == "VALID" && pointers != nil && !bytes.Contains(out, []byte(want)) {
+					t.Errorf("%s: it doesn't tell %q: %s", v.Name, want, out)
 				}
+			}
+			if told := bytes.Contains(out, fmt.Appendf(nil, "%d events were purged", v.Purged)); v.Result == "VALID" && told != (v.Purged > 0) {
+				t.Errorf("%s: %d were purged: %s", v.Name, v.Purged, out)
 			}
 		}
 		out, err := exec.Command(python, "-B", script, filepath.Join(t.TempDir(), "none.zip"), vectors[0].Keys[0]).CombinedOutput()

@@ -3,12 +3,14 @@ package bundle
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -22,8 +24,10 @@ const (
 	maxReadme   = 64 << 10
 	maxNote     = 512 << 10
 	maxManifest = 16 << 20
-	// maxWithheld bounds how many different pointers of withheld claims are named.
-	maxWithheld = 1000
+	// maxRemovals bounds the proofs of what was removed, which are all remembered.
+	maxRemovals = 4096
+	// maxNamed bounds how many different pointers of claims are named, and how many events that tell of removals.
+	maxNamed = 1000
 )
 
 // Signature is how a bundle begins, and no other file that Treeline verifies does.
@@ -40,9 +44,15 @@ type Verification struct {
 
 	FirstReceived, LastReceived int64 // of the first and the last event, µs since 1970 UTC; 0 if there are none
 
-	Partial  uint64   // events of which some claims are withheld
+	Partial  uint64   // events of which some claims are withheld, and not proven to be erased
 	Withheld []string // the pointers of those claims, ascending; of more than 1000 different ones only 1000
-	NotShown uint64   // events of which nothing is shown
+	Erased   uint64   // events of which some claims are proven to be erased
+	// ErasedClaims are the pointers of those claims, ascending; of more than 1000 different ones only 1000.
+	ErasedClaims []string
+	NotShown     uint64 // events of which nothing is shown, and that aren't proven to be purged
+	Purged       uint64 // events that are proven to be purged
+	// RemovedBy are the events that prove that something was erased or purged, ascending by index; of more than 1000 only 1000.
+	RemovedBy []log.Ref
 }
 
 // Verify checks a bundle offline, against the keys and the policy that the caller trusts. As log.VerifyProof does it returns nil for a
@@ -51,18 +61,24 @@ type Verification struct {
 //
 // VALID means: the file is in its one encoding; each disclosure is of the entry at its place; these entries, at these indices, are
 // in the tree of a checkpoint that a pinned key or a log of the policy has signed, and that meets the policy's quorum; entries that
-// follow upon each other are chained, and their times never decrease. Only that is vouched for. The README, the policy in the bundle
+// follow upon each other are chained, and their times never decrease; and of each event something is shown, or else the log's own event
+// that tells of its purge is proven, in the bundle or by trust.Removals. Only that is vouched for. The README, the policy in the bundle
 // and the filter in its manifest are the word of whoever made it.
 func Verify(r io.Reader, trust log.Trust) (*Verification, error) {
-	if err := trust.Check(); err != nil {
+	return newVerifier(r, trust).run()
+}
+
+// run checks a bundle, and returns what Verify does.
+func (b *verifier) run() (*Verification, error) {
+	if err := b.trust.Check(); err != nil {
 		return nil, err
 	}
-	b := &verifier{tree: merkle.NewRange(), hidden: make(map[string]bool)}
-	b.files.from(r)
-	unmet, err := b.verify(trust)
+	unmet, err := b.verify(b.trust)
 	switch {
 	case b.files.failed != nil:
 		return nil, fmt.Errorf("reading the bundle: %w", b.files.failed)
+	case b.stopped != nil:
+		return nil, b.stopped
 	case errors.Is(err, log.ErrInvalidProof):
 		return nil, err
 	case err != nil:
@@ -79,28 +95,76 @@ var ErrUnknownFormat = errors.New("unknown format of a bundle")
 
 // verifier is in the middle of a bundle.
 type verifier struct {
-	files  contents
-	result Verification
-	hashed []fileEntry // what the manifest must say of the files
-	tree   *merkle.Range
-	hashes []byte      // of covers, that are not in the tree yet
-	first  uint64      // index of the first entry
-	end    uint64      // of the entries: the index after the last
-	last   merkle.Hash // leaf hash of the newest entry
-	hidden map[string]bool
+	files    contents
+	trust    log.Trust
+	removals *log.Removals // what is proven to have been removed
+	result   Verification
+	hashed   []fileEntry // what the manifest must say of the files
+	tree     *merkle.Range
+	hashes   []byte      // of covers, that are not in the tree yet
+	first    uint64      // index of the first entry
+	end      uint64      // of the entries: the index after the last
+	last     merkle.Hash // leaf hash of the newest entry
+	withheld map[string]bool
+	erased   map[string]bool
+	by       map[log.Ref]bool
+
+	visit     func(index uint64, d *log.Disclosure) error // nil: nobody is told of the events
+	rewriting *rewriting                                  // nil: it isn't written anew
+	stopped   error                                       // of these two, which says nothing about the bundle
+}
+
+func newVerifier(r io.Reader, trust log.Trust) *verifier {
+	b := &verifier{
+		trust: trust, tree: merkle.NewRange(),
+		withheld: make(map[string]bool), erased: make(map[string]bool), by: make(map[log.Ref]bool),
+	}
+	b.files.from(r)
+	return b
 }
 
 // read reads a file that the manifest hashes.
 func (b *verifier) read(name string, limit int64) ([]byte, error) {
 	content, err := b.files.read(name, limit)
-	b.note(name, content)
-	return content, err
+	if err != nil {
+		return nil, err
+	}
+	return content, b.note(name, content)
 }
 
 // note notes what the manifest must say of a file.
-func (b *verifier) note(name string, content []byte) {
+func (b *verifier) note(name string, content []byte) error {
 	sum := sha256.Sum256(content)
 	b.hashed = append(b.hashed, fileEntry{name, hex.EncodeToString(sum[:]), len(content)})
+	return b.copy(name, content)
+}
+
+// readRemovals reads the proofs of what was removed, and notes what those say that are VALID.
+func (b *verifier) readRemovals() error {
+	b.removals = b.trust.Removals.Clone()
+	for n := 0; ; n++ {
+		f, ok, err := b.files.next(removalName(n), checkpoint.MaxProofSize)
+		if err != nil || !ok {
+			return err
+		}
+		if n == maxRemovals {
+			return fmt.Errorf("%w: more than %d proofs of removals", errMalformed, maxRemovals)
+		}
+		proof, err := b.files.content(f)
+		if err == nil {
+			err = b.note(f.name, proof)
+		}
+		if err != nil {
+			return err
+		}
+		v, err := b.removals.Add(proof, b.trust)
+		if v == nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		if v.Origin != b.result.Checkpoint.Origin {
+			return fmt.Errorf("%s is of the log %s, the bundle of %s", f.name, v.Origin, b.result.Checkpoint.Origin)
+		}
+	}
 }
 
 // verify checks the bundle from its beginning to its end. The first result says what keeps a flawless one from being VALID, the second
@@ -128,6 +192,9 @@ func (b *verifier) verify(trust log.Trust) (unmet []error, err error) {
 	if _, err := checkpoint.ParsePolicy(policy); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
+	if err := b.readRemovals(); err != nil {
+		return nil, err
+	}
 	unknown, err := b.parts()
 	if err != nil {
 		return nil, err
@@ -154,10 +221,11 @@ func (b *verifier) verify(trust log.Trust) (unmet []error, err error) {
 	}
 	v.Manifest, v.Selection = sha256.Sum256(data), Selection{m.From, m.To, m.Filter}
 	v.Complete = v.Count == m.To-m.From
-	for pointer := range b.hidden {
-		v.Withheld = append(v.Withheld, pointer)
+	v.Withheld, v.ErasedClaims = slices.Sorted(maps.Keys(b.withheld)), slices.Sorted(maps.Keys(b.erased))
+	v.RemovedBy = slices.SortedFunc(maps.Keys(b.by), func(a, b log.Ref) int { return cmp.Compare(a.Index, b.Index) })
+	if err := b.copyEnd(data); err != nil {
+		return nil, err
 	}
-	slices.Sort(v.Withheld)
 	if v.NotShown > 0 {
 		unmet = append(unmet, fmt.Errorf("%w, of %d events", log.ErrNotShown, v.NotShown))
 	}
@@ -191,7 +259,9 @@ func (b *verifier) parts() (unknown, err error) {
 		if err != nil {
 			return nil, err
 		}
-		b.note(name, entries)
+		if err := b.note(name, entries); err != nil {
+			return nil, err
+		}
 		if b.hashes, err = b.read(hashesName(part), int64(n+1)*int64(maxCover)); err != nil {
 			return nil, err
 		}
@@ -213,6 +283,9 @@ func (b *verifier) parts() (unknown, err error) {
 			return nil, fmt.Errorf("%w: %s has more than %d lines", errMalformed, f.name, n)
 		}
 		if err := f.close(); err != nil {
+			return nil, err
+		}
+		if err := b.copyEvents(f.name); err != nil {
 			return nil, err
 		}
 	}
@@ -257,6 +330,9 @@ func (b *verifier) event(index uint64, entry []byte, lines *bufio.Reader) error 
 	if d.Entry() != e {
 		return fmt.Errorf("event %d: it isn't what its entry commits to", index)
 	}
+	if d, err = b.change(index, d); err != nil {
+		return err
+	}
 
 	size := b.tree.Size()
 	switch {
@@ -281,26 +357,49 @@ func (b *verifier) event(index uint64, entry []byte, lines *bufio.Reader) error 
 		b.first, v.FirstReceived = index, e.ReceivedAt
 	}
 	v.Count, v.LastReceived = v.Count+1, e.ReceivedAt
-	b.count(d)
+	b.count(index, d)
 	return nil
 }
 
-// count notes what a disclosure withholds.
-func (b *verifier) count(d *log.Disclosure) {
-	withheld := 0
+// count notes what a disclosure doesn't show.
+func (b *verifier) count(index uint64, d *log.Disclosure) {
+	v, origin := &b.result, b.result.Checkpoint.Origin
+	if !d.Shows() {
+		if by, ok := b.removals.Purged(origin, index); ok {
+			v.Purged++
+			add(b.by, by)
+		} else {
+			v.NotShown++
+		}
+		return
+	}
+	withheld, erased := false, false
 	for i := range d.Claims {
-		if c := &d.Claims[i]; c.Withheld() {
-			withheld++
-			if len(b.hidden) < maxWithheld {
-				b.hidden[c.Pointer] = true
-			}
+		c := &d.Claims[i]
+		if !c.Withheld() {
+			continue
+		}
+		if by, ok := b.removals.Erased(origin, index, c.Pointer); ok {
+			erased = true
+			add(b.erased, c.Pointer)
+			add(b.by, by)
+		} else {
+			withheld = true
+			add(b.withheld, c.Pointer)
 		}
 	}
-	switch {
-	case d.Digest != nil || withheld > 0 && withheld == len(d.Claims):
-		b.result.NotShown++
-	case withheld > 0:
-		b.result.Partial++
+	if withheld {
+		v.Partial++
+	}
+	if erased {
+		v.Erased++
+	}
+}
+
+// add adds what is to be named, unless that is too much.
+func add[K comparable](names map[K]bool, name K) {
+	if len(names) < maxNamed {
+		names[name] = true
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
@@ -32,6 +31,7 @@ const (
 //go:embed README.txt
 var readme []byte
 
+func removalName(n int) string    { return fmt.Sprintf("removals/%06d.tlog-proof", n) }
 func entriesName(part int) string { return fmt.Sprintf("entries/%06d.bin", part) }
 func hashesName(part int) string  { return fmt.Sprintf("hashes/%06d.bin", part) }
 func eventsName(part int) string  { return fmt.Sprintf("events/%06d.ndjson", part) }
@@ -50,7 +50,9 @@ type Writer struct {
 	files   []fileEntry
 	count   uint64
 	parts   int
-	n       int // events in the part that is being filled
+	removed int  // proofs of removals
+	begun   bool // an event was added
+	n       int  // events in the part that is being filled
 	entries []byte
 	hashes  []byte
 	events  []byte
@@ -85,6 +87,17 @@ func (b *Writer) add(name string, content []byte) error {
 	return b.zip.add(name, content)
 }
 
+// AddRemoval adds the proof of an event treeline.retention.purged or treeline.subject.erased of the log, so that a verifier can tell
+// what was removed from what is withheld. Removals come before all events, in the order of their indices.
+func (b *Writer) AddRemoval(proof []byte) error {
+	if b.begun || b.removed == maxRemovals {
+		return fmt.Errorf("a proof of a removal after %d others and %d events: want them before all events, and at most %d",
+			b.removed, b.count, maxRemovals)
+	}
+	b.removed++
+	return b.add(removalName(b.removed-1), proof)
+}
+
 // Add adds the event at an index, which must be greater than those added before and below the checkpoint's size.
 func (b *Writer) Add(ctx context.Context, index uint64, d *log.Disclosure) error {
 	if index >= b.head.Size {
@@ -105,10 +118,10 @@ func (b *Writer) Add(ctx context.Context, index uint64, d *log.Disclosure) error
 	entry := d.Entry()
 	b.tree.Append(entry.LeafHash(), nil)
 	b.entries = entry.Append(binary.BigEndian.AppendUint64(b.entries, index))
-	b.events = append(append(append(b.events, linePrefix...), disclosure...), lineIndex...)
-	b.events = append(strconv.AppendUint(b.events, index, 10), lineSuffix...)
+	b.events = appendLine(b.events, index, disclosure)
 	b.n++
 	b.count++
+	b.begun = true
 	return nil
 }
 

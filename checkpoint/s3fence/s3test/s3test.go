@@ -7,11 +7,13 @@ package s3test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,9 +53,13 @@ func output(name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// LockingBucket is there, too, when a server with versions starts: it was made with object lock.
+const LockingBucket = "locking"
+
 // A Server is an S3 server on a port of 127.0.0.1.
 type Server struct {
 	dir     string
+	args    []string
 	addr    string
 	process *os.Process
 	ended   chan struct{} // closed when the process has ended
@@ -62,6 +68,22 @@ type Server struct {
 // Start starts a server, which ends with the test. Until then the environment has its credentials.
 func Start(t *testing.T) *Server {
 	t.Helper()
+	return start(t)
+}
+
+// StartWithVersions starts one that keeps versions of objects in the LockingBucket.
+func StartWithVersions(t *testing.T) *Server {
+	t.Helper()
+	s := start(t, "--versioning-dir", t.TempDir())
+	err := s.client(t).MakeBucket(t.Context(), LockingBucket, minio.MakeBucketOptions{ObjectLocking: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func start(t *testing.T, args ...string) *Server {
+	t.Helper()
 	t.Setenv("AWS_ACCESS_KEY_ID", AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", SecretKey)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +91,7 @@ func Start(t *testing.T) *Server {
 		t.Fatal(err)
 	}
 	l.Close()
-	s := &Server{dir: t.TempDir(), addr: l.Addr().String()}
+	s := &Server{dir: t.TempDir(), args: args, addr: l.Addr().String()}
 	s.Run(t)
 	t.Cleanup(s.Kill)
 	if err := s.client(t).MakeBucket(t.Context(), Bucket, minio.MakeBucketOptions{}); err != nil {
@@ -96,7 +118,7 @@ func (s *Server) Run(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "--port", s.addr, "--quiet", "posix", s.dir)
+	cmd := exec.Command(path, slices.Concat([]string{"--port", s.addr, "--quiet", "posix"}, s.args, []string{s.dir})...)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+AccessKey, "ROOT_SECRET_KEY="+SecretKey)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -142,10 +164,37 @@ func (s *Server) Kill() {
 // Put writes an object.
 func (s *Server) Put(t testing.TB, key string, content []byte) {
 	t.Helper()
-	_, err := s.client(t).PutObject(t.Context(), Bucket, key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
+	s.PutIn(t, Bucket, key, content)
+}
+
+// PutIn writes an object in a bucket.
+func (s *Server) PutIn(t testing.TB, bucket, key string, content []byte) {
+	t.Helper()
+	_, err := s.client(t).PutObject(t.Context(), bucket, key, bytes.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Versions returns the contents of all versions of an object.
+func (s *Server) Versions(t testing.TB, bucket, key string) (all [][]byte) {
+	t.Helper()
+	c := s.client(t)
+	for o := range c.ListObjects(t.Context(), bucket, minio.ListObjectsOptions{Prefix: key, WithVersions: true}) {
+		if o.Err != nil {
+			t.Fatal(o.Err)
+		}
+		r, err := c.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{VersionID: o.VersionID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, content)
+	}
+	return all
 }
 
 func (s *Server) client(t testing.TB) *minio.Client {

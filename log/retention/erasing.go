@@ -1,0 +1,189 @@
+package retention
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/treeline-log/treeline/checkpoint"
+	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/archive"
+)
+
+// Outcome is what becomes of an erasure, as it is recorded once all of it is done.
+type Outcome struct {
+	FinishedAt string `json:"finished_at"`
+	// Archive is where bundles are kept; "" if nothing is archived here.
+	Archive string `json:"archive,omitempty"`
+	// Bundles are the names of the bundles in the archive that the erased claims were taken out of.
+	Bundles []string `json:"bundles,omitempty"`
+	// Unreachable are those of which an older version stays in the archive, under a lock.
+	Unreachable []Unreachable `json:"unreachable,omitempty"`
+}
+
+// Unreachable is a bundle of which the archive keeps what was erased.
+type Unreachable struct {
+	Bundle string `json:"bundle"`
+	Until  string `json:"until,omitempty"` // when the lock ends
+}
+
+// eraseArchived takes what was erased out of the archive, and records the outcome of erasures of which everything is done.
+func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error {
+	erasures, err := l.Erasures(ctx)
+	if err != nil {
+		return err
+	}
+	erasures = slices.DeleteFunc(erasures, func(e log.Erasure) bool { return e.Outcome != nil })
+	if len(erasures) == 0 {
+		return nil
+	}
+	outcomes := make([]Outcome, len(erasures))
+	if k.config.Archive != nil {
+		bundles, err := archive.Bundles(ctx, k.config.Archive, l.Origin)
+		if err != nil {
+			return fmt.Errorf("erasing in the archive: %w", err)
+		}
+		for _, b := range bundles {
+			var concerned []int
+			for i := range erasures {
+				if slices.ContainsFunc(erasures[i].Entries(), func(s log.Span) bool { return s.From < b.To && b.From < s.To }) {
+					concerned = append(concerned, i)
+				}
+			}
+			if concerned == nil {
+				continue
+			}
+			err := k.eraseIn(ctx, l, b.Name)
+			var locked *archive.LockedError
+			if err != nil && !errors.As(err, &locked) {
+				return fmt.Errorf("erasing in the archive: %w", err)
+			}
+			for _, i := range concerned {
+				if locked != nil {
+					outcomes[i].Unreachable = append(outcomes[i].Unreachable, Unreachable{b.Name, rfc3339(locked.Until)})
+				} else {
+					outcomes[i].Bundles = append(outcomes[i].Bundles, b.Name)
+				}
+			}
+		}
+	}
+	if err := k.shred(ctx); err != nil { // what is removed from the store by now
+		return fmt.Errorf("shredding what was erased: %w", err)
+	}
+	for i, e := range erasures {
+		if !e.Store || !e.Index {
+			continue // when it was shredded, so once more
+		}
+		if k.config.Archive != nil {
+			outcomes[i].Archive = k.config.Archive.String()
+		}
+		outcomes[i].FinishedAt = rfc3339(k.config.Now())
+		text, err := json.Marshal(outcomes[i])
+		if err == nil {
+			err = l.FinishErasure(ctx, e.ID, text)
+		}
+		if err != nil {
+			return fmt.Errorf("recording the outcome of erasure %s: %w", e.ID, err)
+		}
+		k.step("finished")
+		r.Erasures = append(r.Erasures, e.ID)
+	}
+	return nil
+}
+
+func rfc3339(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// eraseIn takes all that was erased from the log out of a bundle in the archive. It is a *archive.LockedError if only readers of it don't get
+// it any more.
+func (k *Keeper) eraseIn(ctx context.Context, l *log.Log, name string) error {
+	erasures, err := l.Erasures(ctx)
+	if err != nil {
+		return err
+	}
+	trust, err := k.trust(ctx, l, name)
+	if err != nil {
+		return err
+	}
+	erase := func(index uint64, d *log.Disclosure) (*log.Disclosure, error) {
+		if pointers := opened(d, erasures, index); pointers != nil {
+			return d.Withhold(pointers...)
+		}
+		return d, nil
+	}
+	found := false
+	_, err = archive.Read(ctx, k.config.Archive, name, trust, func(index uint64, d *log.Disclosure) error {
+		found = found || opened(d, erasures, index) != nil
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !found { // it was taken out, maybe just before a crash
+		return k.config.Archive.Forget(ctx, name)
+	}
+	err = archive.Rewrite(ctx, k.config.Archive, name, trust, erase)
+	if err == nil || errors.Is(err, archive.ErrLocked) {
+		k.step("erased")
+	}
+	return err
+}
+
+// trust returns what a bundle is verified by that is to be written anew: under the log's keys, but not by today's witnesses, who
+// needn't be those that have cosigned it. What was purged since is no reason either.
+func (k *Keeper) trust(ctx context.Context, l *log.Log, name string) (log.Trust, error) {
+	trust := log.Trust{Removals: new(log.Removals)}
+	for _, vkey := range l.VKeys {
+		v, err := checkpoint.NewVerifier(vkey)
+		if err != nil {
+			return trust, err
+		}
+		trust.Keys = append(trust.Keys, v)
+	}
+	_, from, to, _ := archive.ParseName(name)
+	removals, err := l.Removals(ctx, from, to)
+	if err != nil {
+		return trust, err
+	}
+	for _, by := range removals {
+		proof, err := l.Proof(ctx, by.Index)
+		if errors.Is(err, log.ErrNotSigned) {
+			continue // nothing depends on it then
+		}
+		if err == nil {
+			_, err = trust.Removals.Add(proof, trust)
+		}
+		if err != nil {
+			return trust, err
+		}
+	}
+	return trust, nil
+}
+
+// opened returns the pointers of the claims that a disclosure shows although they were erased.
+func opened(d *log.Disclosure, erasures []log.Erasure, index uint64) (pointers []string) {
+	shown := d.Shown()
+	if shown == nil {
+		return nil
+	}
+	for i := range erasures {
+		for _, e := range erasures[i].Erased {
+			if !slices.ContainsFunc(e.Ranges, func(s log.Span) bool { return s.From <= index && index < s.To }) {
+				continue
+			}
+			for _, c := range shown.Claims() {
+				if slices.Contains(e.Pointers, c.Pointer) {
+					pointers = append(pointers, c.Pointer)
+				}
+			}
+		}
+	}
+	return pointers
+}
