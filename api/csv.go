@@ -41,6 +41,13 @@ var csvColumns = []struct {
 	{name: "metadata", cell: func(dst []byte, _ *log.Record, e *log.Event) []byte { return append(dst, e.Metadata()...) }},
 	{name: "credential", pointer: "/credential"},
 	{name: "hash", cell: func(dst []byte, r *log.Record, _ *log.Event) []byte { return hex.AppendEncode(dst, r.Hash[:]) }},
+	{name: "erased_by", cell: appendErasedBy},
+	{name: "purged_by", cell: func(dst []byte, r *log.Record, _ *log.Event) []byte {
+		if r.PurgedBy == nil {
+			return dst
+		}
+		return append(dst, r.PurgedBy.ID...)
+	}},
 }
 
 // csvHead is the first line.
@@ -54,9 +61,12 @@ var csvHead = func() string {
 
 // recordCSV appends a record as a line of RFC 4180.
 func recordCSV(dst []byte, r *log.Record) ([]byte, error) {
-	e, err := log.ParseStored(r.Event)
+	e, err := r.Shown()
 	if err != nil {
 		return dst, fmt.Errorf("entry %d: %w", r.Index, err)
+	}
+	if e == nil { // it was purged
+		e = new(log.Event)
 	}
 	var cell []byte
 	for i := range csvColumns {
@@ -130,6 +140,17 @@ func claimOf(e *log.Event, pointer string) []byte {
 		return nil
 	}
 	return claims[i].Value
+}
+
+// appendErasedBy appends the ids of the events that erased claims, with spaces between them.
+func appendErasedBy(dst []byte, r *log.Record, _ *log.Event) []byte {
+	for i, by := range r.ErasedBy {
+		if i > 0 {
+			dst = append(dst, ' ')
+		}
+		dst = append(dst, by.ID...)
+	}
+	return dst
 }
 
 // appendMoreTargets appends the targets but for the first as a JSON array, nothing if there are no more.

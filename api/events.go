@@ -122,7 +122,9 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request, l *log.Log, q
 // recordAt returns the record of an event that was appended just now, or, of a duplicate, the stored one.
 func recordAt(ctx context.Context, l *log.Log, e *log.Event, p log.Place) (log.Record, error) {
 	if p.Duplicate {
-		return l.Record(ctx, p.Index)
+		r, err := l.Record(ctx, p.Index)
+		r.ID = e.ID() // of one that was purged nothing else is left
+		return r, err
 	}
 	return log.Record{
 		ID: e.ID(), Log: l.Name, Index: p.Index, Hash: p.Hash, State: stateOf(l, p.Index),
@@ -342,10 +344,14 @@ func unsupported(got, want string) error {
 }
 
 // getEvent answers with one record.
-func (s *Server) getEvent(w http.ResponseWriter, r *http.Request, l *log.Log, _ query, _ log.Key) error {
+func (s *Server) getEvent(w http.ResponseWriter, r *http.Request, l *log.Log, _ query, key log.Key) error {
 	record, err := findEvent(r, l)
 	if err != nil {
 		return err
+	}
+	if record.PurgedBy != nil {
+		s.count(w, r, key, l, log.ReadEvent) // an error isn't, otherwise
+		return s.purged(r, l, record)
 	}
 	writeBody(w, http.StatusOK, append(record.AppendJSON(nil, false), '\n'))
 	return nil

@@ -48,6 +48,7 @@ type export struct {
 	from, size uint64
 	asOf       int64 // what times before now are counted from, µs since 1970 UTC
 	format     string
+	without    log.Withheld // of a bundle, claims that it doesn't show
 	key        log.Key
 	by         log.By
 	told       *log.Export // what the system log tells of it, once it has begun
@@ -217,6 +218,12 @@ func (s *Server) getExport(w http.ResponseWriter, r *http.Request, l *log.Log, q
 		return err
 	}
 	x.format, x.key, x.by = format, key, s.by(w, r, key)
+	if x.without, err = q.withheld(); err != nil {
+		return err
+	}
+	if format != "bundle" && x.without != nil {
+		return badParameter(withholdParam, "is for format=bundle: of a record that lacks claims nothing could be checked")
+	}
 	switch err := s.exports.reserve(l.ID, 1); {
 	case errors.Is(err, log.ErrLogOverloaded):
 		return newProblem(http.StatusTooManyRequests, "too_many_exports", "%d exports of this log are under way; try again later", maxLogExports)

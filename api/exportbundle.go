@@ -49,7 +49,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 	end := exportEnd{Log: x.log.Name, From: x.from, Size: x.size}
 	err = x.pages(ctx, func(records []log.Record) (err error) {
 		if b == nil {
-			b, err = x.newBundle(out, head.Size, note)
+			b, err = x.newBundle(ctx, out, head.Size, note)
 		}
 		for i := range records {
 			if err != nil {
@@ -60,7 +60,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 				return errBundleFull
 			}
 			end.note(records[i : i+1]) // before it may leave: what is told of a bundle that breaks off must not be too little
-			err = addRecord(ctx, b, &records[i])
+			err = x.addRecord(ctx, b, &records[i])
 		}
 		return err
 	})
@@ -68,7 +68,7 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 		err = nil
 	}
 	if err == nil && b == nil { // there was nothing to be searched
-		b, err = x.newBundle(out, head.Size, note)
+		b, err = x.newBundle(ctx, out, head.Size, note)
 	}
 	if err != nil {
 		x.end(&end, err)
@@ -84,20 +84,44 @@ func (s *Server) getBundle(w http.ResponseWriter, r *http.Request, x *export) er
 	return s.finish(out, r, err)
 }
 
-func (x *export) newBundle(out *exportWriter, size uint64, note []byte) (*bundle.Writer, error) {
-	return bundle.NewWriter(out, note, x.log.PolicyFile(), func(ctx context.Context, from, to uint64) ([]merkle.Hash, error) {
+// newBundle begins a bundle with the proofs of what was removed from the events in it, as far as these are signed.
+func (x *export) newBundle(ctx context.Context, out *exportWriter, size uint64, note []byte) (*bundle.Writer, error) {
+	b, err := bundle.NewWriter(out, note, x.log.PolicyFile(), func(ctx context.Context, from, to uint64) ([]merkle.Hash, error) {
 		return x.log.Cover(ctx, from, to, size)
 	})
+	if err != nil {
+		return nil, err
+	}
+	removals, err := x.log.Removals(ctx, x.from, x.size)
+	if err != nil {
+		return nil, err
+	}
+	for _, by := range removals {
+		proof, err := x.log.Proof(ctx, by.Index)
+		if errors.Is(err, log.ErrNotSigned) {
+			return b, nil // nor are later ones
+		}
+		if err == nil {
+			err = b.AddRemoval(proof)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 // addRecord adds a record to a bundle, after re-hashing it: what its entry doesn't commit to is log.ErrDamaged.
-func addRecord(ctx context.Context, b *bundle.Writer, r *log.Record) error {
+func (x *export) addRecord(ctx context.Context, b *bundle.Writer, r *log.Record) error {
 	d, err := r.Disclosure()
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", r.Index, err)
 	}
 	if entry := d.Entry(); entry.LeafHash() != r.Hash {
 		return fmt.Errorf("entry %d: its content isn't what it commits to: %w", r.Index, log.ErrDamaged)
+	}
+	if d, err = x.without.From(d); err != nil {
+		return fmt.Errorf("entry %d: %w", r.Index, err)
 	}
 	return b.Add(ctx, r.Index, d)
 }

@@ -98,11 +98,11 @@ func writeText(w http.ResponseWriter, text []byte, cache string) {
 }
 
 // getHubProof answers with an event's hub proof. It may wait until the hub covers the event, whichever state is waited for.
-func (s *Server) getHubProof(w http.ResponseWriter, r *http.Request, l *log.Log, index uint64, wait bool) error {
+func (s *Server) getHubProof(w http.ResponseWriter, r *http.Request, l *log.Log, index uint64, without log.Withheld, wait bool) error {
 	if wait {
 		s.awaitHub(r.Context(), l, index)
 	}
-	proof, err := l.HubProof(r.Context(), index)
+	proof, err := l.HubProof(r.Context(), index, without)
 	if errors.Is(err, log.ErrNoHub) {
 		return badParameter("hub", "this server keeps no hub")
 	}

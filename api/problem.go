@@ -27,6 +27,11 @@ type problem struct {
 	RequestID string        `json:"request_id"`
 	Errors    []problemItem `json:"errors,omitempty"`
 	IDs       []string      `json:"ids,omitempty"`
+	Holds     []string      `json:"holds,omitempty"` // that forbid it, by their ids
+	// Of a purged event, what is left of it: its record, its proof file, and the record of the event by which it was purged.
+	Record json.RawMessage `json:"record,omitempty"`
+	Proof  string          `json:"proof,omitempty"`
+	Purge  json.RawMessage `json:"purge,omitempty"`
 
 	allow      string // the Allow header of a 405
 	retryAfter int    // seconds, of a 429 that knows them
@@ -69,6 +74,7 @@ func asProblem(err error) *problem {
 	var invalid *log.InvalidError
 	var conflict *log.ConflictError
 	var tooLarge *http.MaxBytesError
+	var held *log.HeldError
 	switch {
 	case errors.As(err, &p):
 		return p
@@ -98,6 +104,22 @@ func asProblem(err error) *problem {
 	case errors.Is(err, log.ErrUnrecorded): // whatever the reason for that
 		return newProblem(http.StatusServiceUnavailable, "not_recorded",
 			"the system log can't be appended to, and what isn't recorded isn't done; try again later")
+	case errors.As(err, &held):
+		p := newProblem(http.StatusConflict, "held", "holds forbid it: %v; nothing was erased", err)
+		p.Holds = held.Holds
+		return p
+	case errors.Is(err, log.ErrTooEarly):
+		return newProblem(http.StatusConflict, "min_age", "%v, to which not all of the events have come; nothing was erased", err)
+	case errors.Is(err, log.ErrApprover):
+		return newProblem(http.StatusConflict, "own_approval", "%v; another person has to approve it, with a key of their own", err)
+	case errors.Is(err, log.ErrPending):
+		return newProblem(http.StatusConflict, "approval_needed", "%v; it has to be approved and take effect, or be cancelled, before", err)
+	case errors.Is(err, log.ErrReleased):
+		return newProblem(http.StatusConflict, "released", "%v", err)
+	case errors.Is(err, log.ErrChanged):
+		return newProblem(http.StatusConflict, "plan_changed", "%v; nothing was erased: make another dry run", err)
+	case errors.Is(err, log.ErrNothing):
+		return newProblem(http.StatusConflict, "nothing_to_erase", "%v", err)
 	case errors.Is(err, log.ErrSystem):
 		return newProblem(http.StatusForbidden, "system_log", "%v: nobody else appends to it, sets it up or ends it", log.ErrSystem)
 	case errors.Is(err, log.ErrNoProof):
@@ -108,7 +130,8 @@ func asProblem(err error) *problem {
 		return notFound("thing")
 	case errors.Is(err, merkle.ErrOutOfRange):
 		return badRequest("%v", err)
-	case errors.Is(err, log.ErrName), errors.Is(err, log.ErrSettings):
+	case errors.Is(err, log.ErrName), errors.Is(err, log.ErrSettings), errors.Is(err, log.ErrFilter), errors.Is(err, log.ErrReason),
+		errors.Is(err, log.ErrRetention), errors.Is(err, log.ErrErasure):
 		return badRequest("%v", err)
 	case errors.Is(err, log.ErrReplaced):
 		return newProblem(http.StatusConflict, "key_replaced", "%v; rotate or revoke that one", err)

@@ -21,15 +21,19 @@ func (s *Server) getProof(w http.ResponseWriter, r *http.Request, l *log.Log, q 
 	if err != nil {
 		return err
 	}
+	without, err := q.withheld()
+	if err != nil {
+		return err
+	}
 	record, err := findEvent(r, l)
 	if err != nil {
 		return err
 	}
 	if hub {
-		return s.getHubProof(w, r, l, record.Index, wait != "")
+		return s.getHubProof(w, r, l, record.Index, without, wait != "")
 	}
 	s.await(r.Context(), l, wait, record.Index+1)
-	proof, err := l.Proof(r.Context(), record.Index)
+	proof, err := l.ProofWithout(r.Context(), record.Index, without)
 	if err != nil {
 		return err
 	}

@@ -18,8 +18,8 @@ func (s *Server) routes() {
 	s.onLog("POST /v1/events/batch", toAppend, itself, ofEvents(s.postBatch), "wait")
 	s.onLog("GET /v1/events", toRead, log.ReadList, ofEvents(s.listEvents), append(filterParams(), "limit", "cursor", "order")...)
 	s.onLog("GET /v1/events/{id}", toRead, log.ReadEvent, ofEvents(s.getEvent))
-	s.onLog("GET /v1/events/{id}/proof", toRead, log.ReadProof, ofEvents(s.getProof), "wait", "hub")
-	s.onLog("GET /v1/export", toExport, itself, ofEvents(s.getExport), append(filterParams(), "format", "compression", "cursor", "after")...)
+	s.onLog("GET /v1/events/{id}/proof", toRead, log.ReadProof, ofEvents(s.getProof), "wait", "hub", withholdParam)
+	s.onLog("GET /v1/export", toExport, itself, ofEvents(s.getExport), append(filterParams(), "format", "compression", "cursor", "after", withholdParam)...)
 	s.onLog("GET /v1/feed", toRead, log.ReadFeed, ofEvents(s.getFeed), "from", "limit", "timeout")
 	s.onLog("GET /v1/proofs/inclusion", toProve, log.ReadProof, s.getInclusion, "index", "size")
 	s.onLog("GET /v1/proofs/consistency", toProve, log.ReadProof, s.getConsistency, "from", "to")
@@ -32,6 +32,19 @@ func (s *Server) routes() {
 	s.onNamedLog("GET /v1/logs/{name}", toManage, log.ReadLogs, s.getLog)
 	s.onNamedLog("PATCH /v1/logs/{name}", toManage, itself, s.patchLog)
 	s.onNamedLog("POST /v1/logs/{name}/freeze", toManage, itself, s.freezeLog)
+	s.onNamedLog("POST /v1/logs/{name}/close", toManage, itself, ofTenant(s.closeLog))
+	s.onNamedLog("GET /v1/logs/{name}/retention", toAudit, log.ReadRetention, ofTenant(s.getRetention))
+	s.onNamedLog("PUT /v1/logs/{name}/retention", toManage, itself, ofTenant(s.putRetention))
+	s.onNamedLog("POST /v1/logs/{name}/retention/approve", toManage, itself, ofTenant(s.approveRetention))
+	s.onNamedLog("POST /v1/logs/{name}/retention/cancel", toManage, itself, ofTenant(s.cancelRetention))
+	s.onNamedLog("POST /v1/logs/{name}/retention/run", toManage, itself, ofTenant(s.runRetention))
+	s.onLog("POST /v1/holds", toManage, itself, ofTenant(s.postHold))
+	s.onLog("GET /v1/holds", toAudit, log.ReadHolds, ofTenant(s.listHolds))
+	s.onLog("GET /v1/holds/{id}", toAudit, log.ReadHolds, ofTenant(s.getHold))
+	s.onLog("POST /v1/holds/{id}/release", toManage, itself, ofTenant(s.releaseHold))
+	s.onLog("POST /v1/erasures", toManage, itself, ofTenant(s.postErasure))
+	s.onLog("GET /v1/erasures", toAudit, log.ReadErasures, ofTenant(s.listErasures))
+	s.onLog("GET /v1/erasures/{id}", toAudit, log.ReadErasures, ofTenant(s.getErasure))
 	s.onServer("POST /v1/keys", toManage, itself, s.postKey)
 	s.onServer("GET /v1/keys", toManage, log.ReadKeys, s.listKeys)
 	s.onServer("GET /v1/keys/{id}", toManage, log.ReadKeys, s.getKey)
@@ -122,6 +135,19 @@ func ofEvents(fn onLogFunc) onLogFunc {
 	return func(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
 		if l.IsHub() {
 			return log.ErrHub
+		}
+		return fn(w, r, l, q, key)
+	}
+}
+
+// ofTenant serves a route that is about what becomes of a log's contents: of no log but a tenant's is anything ever removed.
+func ofTenant(fn onLogFunc) onLogFunc {
+	return func(w http.ResponseWriter, r *http.Request, l *log.Log, q query, key log.Key) error {
+		switch {
+		case l.IsHub():
+			return log.ErrHub
+		case l.IsSystem():
+			return log.ErrSystem
 		}
 		return fn(w, r, l, q, key)
 	}
@@ -230,7 +256,7 @@ func forbidden(key log.Key) error {
 // getNothing answers what no route is for: 405 if another method would do, else 404.
 func (s *Server) getNothing(_ http.ResponseWriter, r *http.Request) error {
 	var allow []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
 		if _, pattern := s.mux.Handler(probe); pattern != "" && pattern != "/" {
 			allow = append(allow, m)

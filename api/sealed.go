@@ -25,7 +25,10 @@ type sealedCursor struct {
 	cursor
 }
 
-func newSealedCursors(key [32]byte) sealedCursors {
+func newSealedCursors(key [32]byte) sealedCursors { return sealedCursors{newAEAD(key)} }
+
+// newAEAD returns AES-256-GCM with random nonces, which are at the beginning of what it seals.
+func newAEAD(key [32]byte) cipher.AEAD {
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		panic(err) // 32 bytes are a key
@@ -34,7 +37,7 @@ func newSealedCursors(key [32]byte) sealedCursors {
 	if err != nil {
 		panic(err)
 	}
-	return sealedCursors{aead}
+	return aead
 }
 
 func sealedFor(id log.ID, params string) []byte {

@@ -58,7 +58,7 @@ func mayRepeat(name string) bool {
 			return true
 		}
 	}
-	return name == wordsFilter || strings.HasPrefix(name, metadataFilter)
+	return name == wordsFilter || name == withholdParam || strings.HasPrefix(name, metadataFilter)
 }
 
 // listEvents answers with a page of the records that the filters select: newest first of the log as it stood at the first page,
@@ -118,7 +118,7 @@ func (q query) filterText() string {
 	filters := url.Values{}
 	for name, values := range q {
 		switch name {
-		case "log", "limit", "order", "cursor", "format", "compression", "after":
+		case "log", "limit", "order", "cursor", "format", "compression", "after", withholdParam:
 		default:
 			filters[name] = slices.Compact(slices.Sorted(slices.Values(values)))
 		}

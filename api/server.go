@@ -19,6 +19,7 @@ import (
 
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/retention"
 )
 
 // DefaultLog is the log that a server-wide key means when it names none.
@@ -53,6 +54,8 @@ type Config struct {
 	// Warnings returns what is wrong that doesn't keep the server from serving, for the operator; nil: nothing ever is.
 	Warnings func() []string
 	List     WitnessList
+	// Keeper keeps logs as their policies say; nil: this server doesn't.
+	Keeper *retention.Keeper
 	// Rates are those of logs that have none of their own.
 	Rates log.Rates
 	// Proxies are networks of proxies whose X-Forwarded-For is believed.
@@ -68,6 +71,9 @@ type Server struct {
 	uses     uses
 	cursors  cursors
 	sealed   sealedCursors
+	plans    plans
+	keeper   *retention.Keeper
+	running  running
 	bodies   budget
 	exports  budget
 	list     WitnessList
@@ -103,6 +109,8 @@ func New(c Config) *Server {
 		bodies:  budget{perLog: maxLogBodies, inAll: maxBodies},
 		exports: budget{perLog: maxLogExports, inAll: maxExports},
 		sealed:  newSealedCursors(c.Seed.Derive("treeline/sealed-cursor/v1\n")),
+		plans:   plans{newAEAD(c.Seed.Derive("treeline/erasure-plan/v1\n"))},
+		keeper:  c.Keeper,
 		metrics: newMetrics(c.Registry), list: c.List, proxies: c.Proxies, rates: c.Rates,
 		mux: http.NewServeMux(), ops: http.NewServeMux(),
 	}

@@ -440,8 +440,9 @@ func (l *Log) withCustody(ctx context.Context, read func(*custody) error) error 
 }
 
 // decide lets one at a time, over all servers, decide about the log's contents. fn is given what the log's own events say at that
-// moment, and returns the events that record what it decides; on return they are durable, and heeded by this server.
-func (l *Log) decide(ctx context.Context, fn func(ctx context.Context, c *custody) ([]*Event, error)) error {
+// moment, and returns the events that record what it decides; on return they are durable, and heeded by this server. The system log
+// tells before that somebody decides it.
+func (l *Log) decide(ctx context.Context, by By, fn func(ctx context.Context, c *custody) ([]*Event, error)) error {
 	if err := l.checkTenant(); err != nil {
 		return err
 	}
@@ -463,9 +464,15 @@ func (l *Log) decide(ctx context.Context, fn func(ctx context.Context, c *custod
 	if err != nil || len(events) == 0 {
 		return err
 	}
+	act := Act{Action: strings.TrimPrefix(events[0].Action(), ownActions), Targets: []Target{l.Target()}, Metadata: map[string]any{"event": events[0].ID()}}
+	told, err := l.service.record(ctx, by, act)
+	if err != nil {
+		return err
+	}
 	places, err := l.appendOwn(ctx, events...)
 	if err != nil {
 		l.unsure.Store(errors.Is(err, ErrOutcomeUnknown))
+		l.service.recordFailure(by, act, told, err)
 		return err
 	}
 	if places[0].Duplicate { // sent again after the first answer was lost: these have no times

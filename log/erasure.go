@@ -2,6 +2,7 @@ package log
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -30,6 +32,8 @@ type ErasureRequest struct {
 	Claims     []string
 	LegalBasis string
 	Reference  string // of whoever asked for it: a ticket, say; nothing personal
+	// Size is how much of the log is meant: entries before it. 0: all that there is.
+	Size uint64
 }
 
 // ErasurePlan is what an erasure would do.
@@ -141,8 +145,15 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 		return nil, err
 	}
 	filter, _ := ParseFilter(r.Subject) // checked
+	size := l.Sizes().Size
+	if r.Size > size {
+		return nil, fmt.Errorf("%w: there are %d entries, not %d", ErrErasure, size, r.Size)
+	}
+	if r.Size > 0 {
+		size = r.Size
+	}
 	p := &ErasurePlan{
-		Request: r, Size: l.Sizes().Size, Claims: make(map[string]uint64), acts: len(c.acts), holds: c.holdKey(),
+		Request: r, Size: size, Claims: make(map[string]uint64), acts: len(c.acts), holds: c.holdKey(),
 	}
 	holds, heldBy := c.inForce(), make(map[*Hold]bool)
 	groups := make(map[string]*indexGroup)
@@ -184,6 +195,14 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 	slices.Sort(p.HeldBy)
 	return p, nil
 }
+
+// Digest is equal for plans that erase the same claims of the same entries.
+func (p *ErasurePlan) Digest() [32]byte {
+	return sha256.Sum256(appendErased(strconv.AppendUint(nil, p.Size, 10), p.groups))
+}
+
+// Entries returns the entries that the plan erases claims of, ascending.
+func (p *ErasurePlan) Entries() []Span { return entriesOf(p.groups) }
 
 // indexGroup are entries of which the same claims are to be erased.
 type indexGroup struct {
@@ -244,7 +263,7 @@ func (l *Log) Erase(ctx context.Context, by By, plan *ErasurePlan) (Erasure, err
 		Erasure: uuid.Must(uuid.NewV7()).String(), Subject: strings.Join(slices.Sorted(maps.Keys(plan.Request.Subject)), ","),
 		LegalBasis: plan.Request.LegalBasis, Reference: plan.Request.Reference,
 	}
-	err := l.decide(ctx, func(_ context.Context, c *custody) ([]*Event, error) {
+	err := l.decide(ctx, by, func(_ context.Context, c *custody) ([]*Event, error) {
 		switch policy := c.policy(); {
 		case plan.groups == nil:
 			return nil, ErrNothing
@@ -334,9 +353,11 @@ type Erasure struct {
 }
 
 // Entries returns the entries that the erasure concerns, ascending.
-func (e *Erasure) Entries() []Span {
+func (e *Erasure) Entries() []Span { return entriesOf(e.Erased) }
+
+func entriesOf(groups []ErasedGroup) []Span {
 	var all []Span
-	for _, g := range e.Erased {
+	for _, g := range groups {
 		all = append(all, g.Ranges...)
 	}
 	return united(all)

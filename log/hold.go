@@ -140,7 +140,7 @@ func (l *Log) PlaceHold(ctx context.Context, by By, matter, reason string, filte
 		return h, err
 	}
 	m := holdPlaced{Hold: uuid.Must(uuid.NewV7()).String(), Matter: matter, Reason: reason, Filter: filter.Encode()}
-	err = l.decide(ctx, func(context.Context, *custody) ([]*Event, error) {
+	err = l.decide(ctx, by, func(context.Context, *custody) ([]*Event, error) {
 		e, err := l.ownEventOf(by, ActionHoldPlaced, "hold", m)
 		return []*Event{e}, err
 	})
@@ -165,7 +165,7 @@ func (l *Log) ReleaseHold(ctx context.Context, by By, id, reason string) (Hold, 
 	if err := checkReason("reason", reason); err != nil {
 		return Hold{}, err
 	}
-	err := l.decide(ctx, func(_ context.Context, c *custody) ([]*Event, error) {
+	err := l.decide(ctx, by, func(_ context.Context, c *custody) ([]*Event, error) {
 		i := slices.IndexFunc(c.holds, func(h *Hold) bool { return h.ID == id })
 		if i < 0 {
 			return nil, fmt.Errorf("hold %q: %w", id, ErrNotFound)

@@ -504,8 +504,8 @@ func (l *Log) InHub(index uint64) bool {
 
 // HubProof returns the hub proof of the event at index: the proof of the event under the log's newest checkpoint that a
 // witnessed checkpoint of the hub covers, and the proof that it does. It is ErrNotInHub if there is none that covers the
-// event, and ErrNoHub if there is no hub. It has been verified.
-func (l *Log) HubProof(ctx context.Context, index uint64) ([]byte, error) {
+// event, and ErrNoHub if there is no hub. It has been verified. Claims of the event may be withheld.
+func (l *Log) HubProof(ctx context.Context, index uint64, without Withheld) ([]byte, error) {
 	h := l.service.hub
 	if l.IsHub() {
 		return nil, ErrHub
@@ -525,7 +525,7 @@ func (l *Log) HubProof(ctx context.Context, index uint64) ([]byte, error) {
 	if err != nil || c.Size != g.Size {
 		return nil, fmt.Errorf("log %s: its checkpoint of size %d, which is in the hub, isn't there: %w", l.Name, g.Size, ErrDamaged)
 	}
-	event, err := l.proofUnder(ctx, index, c, signed.Note)
+	event, err := l.proofUnder(ctx, index, c, signed.Note, without)
 	if err != nil {
 		return nil, err
 	}

@@ -267,7 +267,7 @@ func TestAHubIsSwitchedOffAndOn(t *testing.T) {
 	if x, err := hub.Extension(t.Context(), 0); err != nil || !x.First {
 		t.Errorf("its first entry: got %+v, %v", x, err)
 	}
-	if _, err := s.log().HubProof(t.Context(), 0); !errors.Is(err, log.ErrNoHub) {
+	if _, err := s.log().HubProof(t.Context(), 0, nil); !errors.Is(err, log.ErrNoHub) {
 		t.Errorf("a hub proof: got %v, want ErrNoHub", err)
 	}
 	if _, _, err := s.Succeed(t.Context(), log.ByServer(), "default", "next", ""); err != nil {
@@ -281,7 +281,7 @@ func TestAHubIsSwitchedOffAndOn(t *testing.T) {
 		t.Errorf("a frozen log: got %+v", sizes)
 	}
 	s.until("a hub proof", func() bool {
-		_, err := s.log().HubProof(t.Context(), 4)
+		_, err := s.log().HubProof(t.Context(), 4, nil)
 		return err == nil
 	})
 	s.checkHub()
@@ -342,7 +342,7 @@ func TestTheHubHoldsNoEvents(t *testing.T) {
 		"appending": func() error { _, err := hub.Append(ctx, []*log.Event{event(t, "", "x")}); return err }(),
 		"reading":   func() error { _, err := hub.Records(ctx, 0, 1, 0); return err }(),
 		"searching": func() error { _, err := hub.Search(ctx, nil, log.Page{Limit: 1}); return err }(),
-		"proving":   func() error { _, err := hub.HubProof(ctx, 0); return err }(),
+		"proving":   func() error { _, err := hub.HubProof(ctx, 0, nil); return err }(),
 		"ending":    func() error { _, _, err := s.Succeed(ctx, log.ByServer(), log.HubName, "next", ""); return err }(),
 	} {
 		if !errors.Is(err, log.ErrHub) {
@@ -369,16 +369,16 @@ func TestHubProofWaitsForWitnesses(t *testing.T) {
 	s, w := newHubService(t)
 	s.grow("default", 3)
 	s.untilInHub()
-	if _, err := s.log().HubProof(t.Context(), 0); !errors.Is(err, log.ErrNotInHub) {
+	if _, err := s.log().HubProof(t.Context(), 0, nil); !errors.Is(err, log.ErrNotInHub) {
 		t.Errorf("got %v, want ErrNotInHub", err)
 	}
 	s.witnessHub(w)
 	s.grow("default", 1)
 	s.untilInHub()
-	if _, err := s.log().HubProof(t.Context(), 3); !errors.Is(err, log.ErrNotInHub) {
+	if _, err := s.log().HubProof(t.Context(), 3, nil); !errors.Is(err, log.ErrNotInHub) {
 		t.Errorf("the event that is not witnessed: got %v, want ErrNotInHub", err)
 	}
-	data, err := s.log().HubProof(t.Context(), 2)
+	data, err := s.log().HubProof(t.Context(), 2, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

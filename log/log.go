@@ -257,18 +257,11 @@ func (l *Log) Wait(ctx context.Context, size uint64, state State) error {
 // met, with its cosignatures, or, if that doesn't cover the event, under the newest signed one. It is ErrNotSigned if that doesn't cover the event yet. The proof has been verified: a stored content that no longer matches
 // its entry, or an entry its tree, is ErrDamaged and not a proof that fails elsewhere.
 func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
-	c, note := l.covering(index)
-	if note == nil {
-		l.refreshSigned(ctx, func(s Sizes) bool { return index < s.Signed })
-		if c, note = l.covering(index); note == nil {
-			return nil, ErrNotSigned
-		}
-	}
-	return l.proofUnder(ctx, index, c, note)
+	return l.ProofWithout(ctx, index, nil)
 }
 
 // proofUnder returns the proof file of the event at index under a checkpoint that covers it, after verifying it.
-func (l *Log) proofUnder(ctx context.Context, index uint64, c checkpoint.Checkpoint, note []byte) ([]byte, error) {
+func (l *Log) proofUnder(ctx context.Context, index uint64, c checkpoint.Checkpoint, note []byte, without Withheld) ([]byte, error) {
 	r, err := l.Record(ctx, index)
 	if err != nil {
 		return nil, err
@@ -284,6 +277,9 @@ func (l *Log) proofUnder(ctx context.Context, index uint64, c checkpoint.Checkpo
 	entry := d.Entry()
 	if err := merkle.VerifyInclusion(index, c.Size, merkle.LeafHash(entry.Append(nil)), hashes, c.Root); err != nil {
 		return nil, fmt.Errorf("the stored event %d doesn't verify under checkpoint %d: %v: %w", index, c.Size, err, ErrDamaged)
+	}
+	if d, err = without.From(d); err != nil {
+		return nil, fmt.Errorf("entry %d: %w", index, err)
 	}
 	extra, err := d.Marshal()
 	if err != nil {

@@ -154,7 +154,7 @@ func (l *Log) Purge(ctx context.Context, by By, spans []Span, archived *Archived
 		return err
 	}
 	last := spans[len(spans)-1].To
-	err := l.decide(ctx, func(ctx context.Context, c *custody) ([]*Event, error) {
+	err := l.decide(ctx, by, func(ctx context.Context, c *custody) ([]*Event, error) {
 		blocked, err := l.blocked(ctx, c, last)
 		if err != nil {
 			return nil, err

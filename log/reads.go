@@ -28,6 +28,9 @@ const (
 	ReadVerify     Read = "verify"
 	ReadLogs       Read = "logs" // the settings of logs
 	ReadKeys       Read = "keys"
+	ReadRetention  Read = "retention"
+	ReadHolds      Read = "holds"
+	ReadErasures   Read = "erasures"
 )
 
 // Bounds of what is counted in memory; some are smaller in tests.

@@ -237,7 +237,7 @@ func (l *Log) requestRetention(ctx context.Context, by By, reason string, policy
 		return nil, err
 	}
 	requested := ""
-	err := l.decide(ctx, func(_ context.Context, c *custody) ([]*Event, error) {
+	err := l.decide(ctx, by, func(_ context.Context, c *custody) ([]*Event, error) {
 		policy := policyOf(c.policy())
 		if err := policy.Check(); err != nil {
 			return nil, err
@@ -269,7 +269,7 @@ func (l *Log) requestRetention(ctx context.Context, by By, reason string, policy
 // ApproveRetention approves the pending request of that id. The approver must be an API key that is neither the requester's, nor was made
 // by it, nor takes its place. It is ErrApprover if it isn't, ErrNotFound if no such request is pending.
 func (l *Log) ApproveRetention(ctx context.Context, by By, request string) error {
-	return l.decide(ctx, func(ctx context.Context, c *custody) ([]*Event, error) {
+	return l.decide(ctx, by, func(ctx context.Context, c *custody) ([]*Event, error) {
 		p := c.retention.Pending
 		if p == nil || p.ID != request {
 			return nil, fmt.Errorf("request %q: %w", request, ErrNotFound)
@@ -312,7 +312,7 @@ func (l *Log) CancelRetention(ctx context.Context, by By, request, reason string
 	if err := checkReason("reason", reason); err != nil {
 		return err
 	}
-	return l.decide(ctx, func(_ context.Context, c *custody) ([]*Event, error) {
+	return l.decide(ctx, by, func(_ context.Context, c *custody) ([]*Event, error) {
 		if p := c.retention.Pending; p == nil || p.ID != request {
 			return nil, fmt.Errorf("request %q: %w", request, ErrNotFound)
 		}
@@ -330,7 +330,7 @@ func (l *Log) SettleRetention(ctx context.Context) (settled bool, err error) {
 	if l.IsHub() || l.IsSystem() || !ready(l.custody.Load()) {
 		return false, nil
 	}
-	err = l.decide(ctx, func(_ context.Context, c *custody) ([]*Event, error) {
+	err = l.decide(ctx, ByServer(), func(_ context.Context, c *custody) ([]*Event, error) {
 		if !ready(c) {
 			return nil, nil
 		}
@@ -357,6 +357,16 @@ func (l *Log) Close(ctx context.Context, by By, reason string) (*RetentionReques
 		r.Closing = true
 		return r
 	})
+}
+
+// TellRetentionRun records that somebody has what has expired of the log purged now. Unless the error is nil that must not be done; it is
+// ErrUnrecorded, ErrHub or ErrSystem.
+func (l *Log) TellRetentionRun(ctx context.Context, by By) error {
+	if err := l.checkTenant(); err != nil {
+		return err
+	}
+	_, err := l.service.record(ctx, by, Act{Action: "retention.run", Targets: []Target{l.Target()}})
+	return err
 }
 
 // mayApprove returns ErrApprover if somebody can't approve what somebody else has asked for: only an API key can, and neither the one that

@@ -94,6 +94,23 @@ func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error
 	return nil
 }
 
+// Bundles returns the names of the bundles in the archive that have one of some entries of a log, ascending. Without an archive there are none.
+func (k *Keeper) Bundles(ctx context.Context, l *log.Log, entries []log.Span) (names []string, err error) {
+	if k.config.Archive == nil || len(entries) == 0 {
+		return nil, nil
+	}
+	bundles, err := archive.Bundles(ctx, k.config.Archive, l.Origin)
+	if err != nil {
+		return nil, fmt.Errorf("looking into the archive: %w", err)
+	}
+	for _, b := range bundles {
+		if slices.ContainsFunc(entries, func(s log.Span) bool { return s.From < b.To && b.From < s.To }) {
+			names = append(names, b.Name)
+		}
+	}
+	return names, nil
+}
+
 func rfc3339(t time.Time) string {
 	if t.IsZero() {
 		return ""
