@@ -95,7 +95,7 @@ func TestNothingIsReadWhole(t *testing.T) {
 		{"sqlCheckpointsOf", []any{logs[:1], numbers(1, 20)}},
 		{"sqlGrowths", []any{4, 50_000, 60_000}},
 		{"sqlGrowthBefore", []any{4, 1, 50_000}},
-		{"sqlIDs", []any{1, "event-5"}},
+		{"sqlIDs", []any{1, "event-5", "event-6"}},
 		{"sqlSegments", []any{1}},
 		{"sqlBlocks", []any{1, 0, numbers(1, 1), oneFrom, oneTo}},
 		{"sqlBlocks", []any{1, 0, numbers(64, 1), from, to}},

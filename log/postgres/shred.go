@@ -379,7 +379,6 @@ type partCopy struct {
 	of, to       int64 // oids of the tables
 	version      int64 // of the part, see rewrites
 	leftOut      []removal
-	ready        bool
 	rows, copied uint64
 }
 
