@@ -202,7 +202,7 @@ func (l *Log) Records(ctx context.Context, from, to uint64, maxBytes int) ([]Rec
 		}
 		have++
 		r := &out[index-from]
-		r.ID, r.Event, r.Seed = event.ID(), event.JSON(), slices.Clone(p.Seed)
+		r.ID, r.Event, r.Seed, r.parsed = event.ID(), event.JSON(), slices.Clone(p.Seed), event
 		if length += len(r.Event); length > maxBytes {
 			return errEnough
 		}

@@ -20,11 +20,20 @@ type Record struct {
 	Previous   merkle.Hash
 	Event      []byte // canonical; nil when the content is gone
 	Seed       []byte // 32 bytes; nil when the content is gone
+	parsed     *Event // what Event was read as; nil unless it was read from a store
+}
+
+// Parsed returns the record's event. What isn't a canonical event is ErrDamaged.
+func (r *Record) Parsed() (*Event, error) {
+	if r.parsed != nil {
+		return r.parsed, nil
+	}
+	return storedEvent(r.Event)
 }
 
 // Disclosure returns what the record discloses of its event.
 func (r *Record) Disclosure() (*Disclosure, error) {
-	event, err := storedEvent(r.Event)
+	event, err := r.Parsed()
 	if err != nil {
 		return nil, err
 	}

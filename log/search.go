@@ -537,6 +537,7 @@ func (s *search) read(ctx context.Context, candidates []uint64) ([]Record, error
 		r := Record{
 			ID: event.ID(), Log: s.log.Name, Index: index, Hash: merkle.LeafHash(b),
 			State: sizes.State(index), ReceivedAt: e.ReceivedAt, Previous: e.Previous, Event: event.JSON(), Seed: seed,
+			parsed: event,
 		}
 		out = append(out, r)
 		return nil
