@@ -13,7 +13,7 @@ import (
 )
 
 // csvColumns are the columns of an export as CSV, in order. Where there is a pointer, the cell is the text of that claim.
-var csvColumns = []struct {
+var csvColumns = [...]struct {
 	name, pointer string
 	cell          func(dst []byte, r *log.Record, e *log.Event) []byte
 }{
@@ -50,6 +50,17 @@ var csvColumns = []struct {
 	}},
 }
 
+// csvColumnOf are the columns of claims, by their pointers.
+var csvColumnOf = func() map[string]int {
+	of := map[string]int{}
+	for i, c := range csvColumns {
+		if c.pointer != "" {
+			of[c.pointer] = i
+		}
+	}
+	return of
+}()
+
 // csvHead is the first line.
 var csvHead = func() string {
 	var names []string
@@ -68,6 +79,12 @@ func recordCSV(dst []byte, r *log.Record) ([]byte, error) {
 	if e == nil { // it was purged
 		e = new(log.Event)
 	}
+	var values [len(csvColumns)][]byte
+	for _, c := range e.Claims() {
+		if i, ok := csvColumnOf[c.Pointer]; ok {
+			values[i] = c.Value
+		}
+	}
 	var cell []byte
 	for i := range csvColumns {
 		if i > 0 {
@@ -76,8 +93,8 @@ func recordCSV(dst []byte, r *log.Record) ([]byte, error) {
 		cell = cell[:0]
 		if c := &csvColumns[i]; c.cell != nil {
 			cell = c.cell(cell, r, e)
-		} else if value := claimOf(e, c.pointer); value != nil {
-			cell = appendText(cell, value)
+		} else if values[i] != nil {
+			cell = appendText(cell, values[i])
 		}
 		dst = appendCell(dst, cell)
 	}

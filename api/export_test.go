@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/treeline-log/treeline/log"
@@ -8,6 +9,23 @@ import (
 
 // Patterns returns the patterns of all routes.
 func (s *Server) Patterns() []string { return s.patterns }
+
+// AdmitAppend does what a request to append one event to the log default costs before its body is read, and before its event is
+// taken.
+func (s *Server) AdmitAppend(w http.ResponseWriter, r *http.Request) error {
+	key, err := s.admit(w, r)
+	if err != nil {
+		return err
+	}
+	l, err := s.logOf(r.Context(), key, "")
+	if err != nil {
+		return err
+	}
+	if err := s.chargeLog(w, l); err != nil {
+		return err
+	}
+	return s.chargeEvents(w, l, key, 1)
+}
 
 // NewTaker returns a function that takes n of a limit at a time, and reports whether it could.
 func NewTaker(rate int) func(now time.Time, n int) bool {

@@ -29,6 +29,8 @@ type Record struct {
 	// entry. Its ID is known only where the record was asked for by it.
 	PurgedBy *Ref
 	Digest   *[32]byte
+
+	shown *Event // what Shown returns, where it was read from a store; nil otherwise
 }
 
 // Disclosure returns what the record discloses of its event.
@@ -42,7 +44,7 @@ func (r *Record) Disclosure() (*Disclosure, error) {
 		d.Claims = r.Claims
 		return d, nil
 	}
-	event, err := storedEvent(r.Event)
+	event, err := r.whole()
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +53,14 @@ func (r *Record) Disclosure() (*Disclosure, error) {
 	}
 	d.Event, d.Seed = event, (*[32]byte)(r.Seed)
 	return d, nil
+}
+
+// whole returns the event of which nothing is gone. What isn't a canonical event is ErrDamaged.
+func (r *Record) whole() (*Event, error) {
+	if r.shown != nil {
+		return r.shown, nil
+	}
+	return storedEvent(r.Event)
 }
 
 // AppendJSON appends the record's JSON object to dst, without its closing brace if open, so that the caller can add
@@ -118,6 +128,9 @@ func appendRef(dst []byte, r Ref) []byte {
 // Shown returns the event, or what is left of it: nil if it was purged. Of one of which claims were erased only claims, metadata and id
 // are there, and no JSON.
 func (r *Record) Shown() (*Event, error) {
+	if r.shown != nil {
+		return r.shown, nil
+	}
 	d, err := r.Disclosure()
 	if err != nil {
 		return nil, err
@@ -136,7 +149,7 @@ func (r *Record) Size() int {
 
 // fill sets what is left of the record's event.
 func (r *Record) fill(x content, digest [32]byte) {
-	r.ErasedBy, r.PurgedBy, r.Claims = x.erasedBy, x.purgedBy, x.claims
+	r.ErasedBy, r.PurgedBy, r.Claims, r.shown = x.erasedBy, x.purgedBy, x.claims, x.event
 	switch {
 	case x.purgedBy != nil:
 		r.Digest = &digest

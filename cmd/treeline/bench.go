@@ -17,6 +17,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 )
 
 // benchOptions are the flags of bench beside those of the client.
@@ -28,7 +29,9 @@ type benchOptions struct {
 	concurrency int
 	duration    time.Duration
 	warmUp      time.Duration
+	rate        float64
 	event       string
+	ops         string
 	json        bool
 }
 
@@ -42,12 +45,18 @@ long requests waited for their answers. The events stay in the log, so give it a
 
 It is a closed loop: each connection sends its next request when the one before is answered,
 so the server is never asked for more than it can do, and latency is what a client sees that
-waits for its answers. Requests are counted when their answer arrives in the measured time.
+waits for its answers. With --rate it is an open one: requests are due at even times, whether
+or not those before are answered, and latency counts from when they were due. Requests are
+counted when their answer arrives in the measured time.
 
-An --event FILE holds one JSON event, in whose strings {{id}} becomes an id that is used
-once, {{user}} one of 10,000 numbers, and {{other}} another of them.`,
+An --event FILE holds one JSON event or several, which a batch takes in turn. In their strings
+{{id}} becomes an id that is used once, {{user}} one of 10,000 numbers, and {{other}} another
+of them.
+
+With --ops it also tells how many events the search index was behind, and the server's memory.`,
 		Example: `  treeline bench --log bench --concurrency 256 --duration 30s
-  treeline bench --log bench --mode batch --batch 1000 --concurrency 4 --json`,
+  treeline bench --log bench --mode batch --batch 1000 --concurrency 4 --json
+  treeline bench --log bench --mode batch --rate 16000 --duration 10m --ops http://127.0.0.1:8081`,
 		Args: arguments(0, 0, "none"),
 	}
 	client := addClientFlags(cmd)
@@ -59,7 +68,9 @@ once, {{user}} one of 10,000 numbers, and {{other}} another of them.`,
 	flags.IntVar(&opt.concurrency, "concurrency", 64, "connections")
 	flags.DurationVar(&opt.duration, "duration", 10*time.Second, "how long to measure")
 	flags.DurationVar(&opt.warmUp, "warm-up", 2*time.Second, "how long to run before measuring")
-	flags.StringVar(&opt.event, "event", "", "`FILE` with the event to send (default an event of a permission change)")
+	flags.Float64Var(&opt.rate, "rate", 0, "events a second to send, whatever is answered (default as many as are answered)")
+	flags.StringVar(&opt.event, "event", "", "`FILE` with the events to send (default an event of a permission change)")
+	flags.StringVar(&opt.ops, "ops", "", "`URL` of the server's --ops-listen, to watch its index and memory")
 	flags.BoolVar(&opt.json, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := opt.check(); err != nil {
@@ -101,9 +112,14 @@ func (o *benchOptions) check() error {
 		return fmt.Errorf("--duration %v: want more than nothing", o.duration)
 	case o.warmUp < 0:
 		return fmt.Errorf("--warm-up %v: want 0 or more", o.warmUp)
+	case !(o.rate >= 0 && o.rate <= maxBenchRate):
+		return fmt.Errorf("--rate %v: want 0 to %.0f events a second", o.rate, maxBenchRate)
 	}
 	return nil
 }
+
+// maxBenchRate is more than any server takes.
+const maxBenchRate = 1e9
 
 // maxBenchLogs is the most that the four digits in their names can tell apart.
 const maxBenchLogs = 9999
@@ -136,7 +152,8 @@ type benchReport struct {
 	Mode             string            `json:"mode"`
 	Batch            int               `json:"batch"` // events in a request
 	Concurrency      int               `json:"concurrency"`
-	RequestBytes     int               `json:"request_bytes"` // of one body
+	Rate             float64           `json:"rate,omitempty"` // events a second that were asked for
+	RequestBytes     int               `json:"request_bytes"`  // of one body
 	WarmUpSeconds    float64           `json:"warm_up_seconds"`
 	Seconds          float64           `json:"seconds"`
 	Requests         uint64            `json:"requests"`
@@ -148,6 +165,7 @@ type benchReport struct {
 	ClientCPUSeconds float64           `json:"client_cpu_seconds,omitempty"`              // of this process while measuring
 	ClientCPUMicros  float64           `json:"client_cpu_microseconds_request,omitempty"` // of this process for each request
 	CPUs             int               `json:"cpus"`                                      // of this machine
+	Watched          *watched          `json:"server_watched,omitempty"`
 	Build            build             `json:"client"`
 }
 
@@ -216,9 +234,21 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 	if opt.logs > 0 {
 		l.spread(benchLog(opt.log, 1), opt.logs)
 	}
+	var watch *watch
+	if opt.ops != "" {
+		if watch, err = newWatch(cmd.Context(), opt.ops); err != nil {
+			return nil, err
+		}
+	}
 	bar := newProgress(cmd.ErrOrStderr(), int64((opt.warmUp+opt.duration)/progressTick), "bench")
 	defer bar.finish()
-	if err := l.run(cmd.Context(), opt, bar); err != nil {
+	l.schedule(opt)
+	group, ctx := errgroup.WithContext(cmd.Context())
+	group.Go(func() error { return l.run(ctx, opt, bar) })
+	if watch != nil {
+		group.Go(func() error { return watch.run(ctx, l.from, l.to) })
+	}
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	seconds := l.elapsed.Seconds()
@@ -227,6 +257,7 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 		Mode:             opt.mode,
 		Batch:            events,
 		Concurrency:      opt.concurrency,
+		Rate:             opt.rate,
 		RequestBytes:     len(body.bytes),
 		WarmUpSeconds:    opt.warmUp.Seconds(),
 		Seconds:          seconds,
@@ -240,6 +271,9 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 		Build:            readBuild(),
 	}
 	r.EventsPerSec = r.RequestsPerSec * float64(events)
+	if watch != nil {
+		r.Watched = &watch.watched
+	}
 	if l.requests > 0 {
 		r.ClientCPUMicros = float64(l.cpu.Microseconds()) / float64(l.requests)
 	}
@@ -250,7 +284,11 @@ func bench(cmd *cobra.Command, c *client, opt *benchOptions) (*benchReport, erro
 func (r *benchReport) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "events\t%.0f/s\t%d in %.1f s, %d a request of %d bytes\n", r.EventsPerSec, r.Events, r.Seconds, r.Batch, r.RequestBytes)
-	fmt.Fprintf(t, "requests\t%.0f/s\tover %d connections\n", r.RequestsPerSec, r.Concurrency)
+	fmt.Fprintf(t, "requests\t%.0f/s\tover %d connections", r.RequestsPerSec, r.Concurrency)
+	if r.Rate > 0 {
+		fmt.Fprintf(t, "; %.0f/s were asked for", r.Rate/float64(r.Batch))
+	}
+	fmt.Fprintln(t)
 	fmt.Fprintf(t, "latency\tp50 %.2f ms\tp90 %.2f, p99 %.2f, p99.9 %.2f, max %.2f, mean %.2f\n",
 		r.Latency.P50, r.Latency.P90, r.Latency.P99, r.Latency.P999, r.Latency.Max, r.Latency.Mean)
 	kinds := make([]string, 0, len(r.Errors))
@@ -263,6 +301,10 @@ func (r *benchReport) print(w io.Writer) error {
 	fmt.Fprintf(t, "errors\t%d\t%s\n", total, strings.Join(kinds, ", "))
 	if r.ClientCPUSeconds > 0 {
 		fmt.Fprintf(t, "client CPU\t%.1f µs\ta request; %.2f of this machine's %d cores\n", r.ClientCPUMicros, r.ClientCPUSeconds/r.Seconds, r.CPUs)
+	}
+	if w := r.Watched; w != nil {
+		fmt.Fprintf(t, "not indexed\t%.0f\tat most; %.0f at the end, %.0f at most in each tenth of the time\n", w.UnindexedMax, w.Unindexed, w.UnindexedTenths)
+		fmt.Fprintf(t, "server memory\t%.0f MB\tresident at most\n", w.ResidentMax/1e6)
 	}
 	return t.Flush()
 }

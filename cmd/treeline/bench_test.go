@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 func TestBench(t *testing.T) {
@@ -110,8 +112,67 @@ func TestTemplate(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { b.fill(s) }); n != 0 {
 		t.Errorf("filling a body allocates %v times", n)
 	}
-	if _, err := parseTemplate([]byte(`{"n": {{id}}}`), 1); err == nil {
-		t.Error("a template that isn't JSON is taken")
+	for _, bad := range []string{`{"n": {{id}}}`, "", "{}\n{"} {
+		if _, err := parseTemplate([]byte(bad), 1); err == nil {
+			t.Errorf("the template %q, which isn't JSON, is taken", bad)
+		}
+	}
+}
+
+func TestTemplatesInTurn(t *testing.T) {
+	b, err := parseTemplate([]byte("{ \"a\": \"{{user}}\" }\n{\"b\":1}\n"), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.fill(&sequence{prefix: "bench-01234567-"})
+	if want := "{\"a\":\"00000\"}\n{\"b\":1}\n{\"a\":\"00563\"}\n"; string(b.bytes) != want {
+		t.Errorf("got\n%swant\n%s", b.bytes, want)
+	}
+}
+
+// TestBenchKeepsARate has a server that is slow at first: what was due meanwhile waits, which its latency tells, and is made up for.
+func TestBenchKeepsARate(t *testing.T) {
+	const stall = 200 * time.Millisecond
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 2 { // the first that is measured
+			time.Sleep(stall)
+		}
+		w.WriteHeader(http.StatusCreated)
+	}))
+	defer server.Close()
+	unindexed := 100
+	ops := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics" {
+			t.Errorf("asked for %s", r.URL)
+		}
+		fmt.Fprintf(w, "# HELP x\ntreeline_unindexed_events %d\nprocess_resident_memory_bytes 5e+07\n", unindexed)
+		unindexed-- // one at a time asks
+	}))
+	defer ops.Close()
+	_, stdout, stderr := runCommand(t, "", "bench", "--server", server.URL, "--mode", "batch", "--batch", "10", "--rate", "1000",
+		"--duration", "1s", "--warm-up", "0s", "--concurrency", "1", "--ops", ops.URL, "--json")
+	var r benchReport
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("%v: %s%s", err, stdout, stderr)
+	}
+	if r.Requests < 50 || r.Requests > 100 || r.Rate != 1000 || len(r.Errors) > 0 {
+		t.Errorf("got %d requests in a second at a rate of 100, errors %v", r.Requests, r.Errors)
+	}
+	if r.Latency.P50 > 100 || r.Latency.P90 < 50 || r.Latency.Max < 200 {
+		t.Errorf("got latencies %+v, of which a fifth should tell that they waited for one of %v", r.Latency, stall)
+	}
+	if w := r.Watched; w == nil || w.UnindexedMax != 99 || w.Unindexed > 82 || w.UnindexedTenths[9] >= w.UnindexedTenths[0] || w.ResidentMax != 5e7 {
+		t.Errorf("watched %+v", r.Watched)
+	}
+}
+
+func TestBenchExplainsWhatItCantWatch(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated) }))
+	defer server.Close()
+	code, _, stderr := runCommand(t, "", "bench", "--server", server.URL, "--ops", server.URL)
+	if code != exitFailure || !strings.Contains(stderr, "/metrics answered 201") || !strings.Contains(stderr, "--ops-listen") {
+		t.Errorf("code %d, stderr %q", code, stderr)
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"sync/atomic"
 )
 
@@ -56,38 +58,46 @@ type place struct {
 	kind   int // index in placeholders
 }
 
-// parseTemplate returns a body of the given number of events made of the template: the event itself for one, NDJSON
-// for more.
-func parseTemplate(template []byte, events int) (*body, error) {
-	var line bytes.Buffer
-	if err := json.Compact(&line, template); err != nil {
-		return nil, fmt.Errorf("not a JSON value: %w", err)
+// parseTemplate returns a body of the given number of events made of the templates, one JSON value after the other, in turn: an
+// event itself for one, NDJSON for more.
+func parseTemplate(templates []byte, events int) (*body, error) {
+	var lines [][]byte
+	for d := json.NewDecoder(bytes.NewReader(templates)); ; {
+		var template json.RawMessage
+		err := d.Decode(&template)
+		if errors.Is(err, io.EOF) && len(lines) > 0 {
+			break
+		}
+		var line bytes.Buffer
+		if err == nil {
+			err = json.Compact(&line, template)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("template %d is not a JSON value: %w", len(lines)+1, err)
+		}
+		lines = append(lines, append(line.Bytes(), '\n'))
 	}
-	line.WriteByte('\n')
+	b := &body{events: events}
+	for event := range events {
+		b.add(event, lines[event%len(lines)])
+	}
+	return b, nil
+}
 
-	var one []byte
-	var places []place
-	rest := line.Bytes()
+// add adds an event, as a line, with room for what its placeholders stand for.
+func (b *body) add(event int, line []byte) {
 scan:
-	for len(rest) > 0 {
+	for len(line) > 0 {
 		for kind, p := range placeholders {
-			if bytes.HasPrefix(rest, []byte(p.name)) {
-				places = append(places, place{offset: len(one), kind: kind})
-				one = append(one, p.value...)
-				rest = rest[len(p.name):]
+			if bytes.HasPrefix(line, []byte(p.name)) {
+				b.places = append(b.places, place{offset: len(b.bytes), event: event, kind: kind})
+				b.bytes = append(b.bytes, p.value...)
+				line = line[len(p.name):]
 				continue scan
 			}
 		}
-		one, rest = append(one, rest[0]), rest[1:]
+		b.bytes, line = append(b.bytes, line[0]), line[1:]
 	}
-
-	b := &body{bytes: bytes.Repeat(one, events), events: events}
-	for event := range events {
-		for _, p := range places {
-			b.places = append(b.places, place{offset: event*len(one) + p.offset, event: event, kind: p.kind})
-		}
-	}
-	return b, nil
 }
 
 // fill writes the next events of s into the body. It doesn't allocate.

@@ -26,7 +26,7 @@ const (
 	brokenPause  = 100 * time.Millisecond
 )
 
-// load drives a server as hard as its connections allow. It shares the machine with the server more often than not,
+// load drives a server as hard as its connections allow, or at a rate. It shares the machine with the server more often than not,
 // so a request must cost little: net/http's client takes about 40 µs of CPU for one, with two goroutines for each
 // connection and a header map for each answer. Here a connection is one goroutine that overwrites its last request
 // in place, writes it with one system call, and reads of the answer no more than it must (see responseReader).
@@ -40,9 +40,13 @@ type load struct {
 	logAt    int // where in the head the number of the log ends
 	turn     atomic.Uint64
 
-	mu       sync.Mutex
+	rate     float64       // requests a second that are due from began on; 0: whenever the one before is answered
+	due      atomic.Uint64 // how many of them connections have taken upon themselves
+	began    time.Time
 	from, to time.Time // answers in [from, to) are counted
-	requests uint64    // answered by 200 or 201
+
+	mu       sync.Mutex
+	requests uint64 // answered by 200 or 201
 	errors   map[string]uint64
 	latency  *hdrhistogram.Histogram // microseconds, of the requests counted
 
@@ -80,10 +84,16 @@ func (l *load) spread(first string, logs int) {
 	l.logs, l.logAt = logs, bytes.Index(l.head, []byte("log="+first))+len("log="+first)
 }
 
+// schedule sets when the load begins, which is now, and when what is counted.
+func (l *load) schedule(opt *benchOptions) {
+	l.rate = opt.rate / float64(l.body.events)
+	l.began = time.Now()
+	l.from = l.began.Add(opt.warmUp)
+	l.to = l.from.Add(opt.duration)
+}
+
 // run sends for opt's warm-up and duration, over opt's connections, and counts what the second brought.
 func (l *load) run(ctx context.Context, opt *benchOptions, bar progress) error {
-	l.from = time.Now().Add(opt.warmUp)
-	l.to = l.from.Add(opt.duration)
 	ctx, cancel := context.WithDeadline(ctx, l.to.Add(lastAnswer))
 	defer cancel()
 	var connections sync.WaitGroup
@@ -137,8 +147,8 @@ func (l *load) send(ctx context.Context) {
 	}
 }
 
-// use sends the request in buffer, with new events in its body b, whenever the one before is answered. It returns an
-// error if the connection breaks, and nil when the server closes it or the time is over.
+// use sends the request in buffer, with new events in its body b, whenever the one before is answered and another is due. It
+// returns an error if the connection breaks, and nil when the server closes it or the time is over.
 func (l *load) use(ctx context.Context, conn net.Conn, buffer []byte, b *body) error {
 	// When the caller gives up, what waits for an answer is interrupted.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -148,7 +158,10 @@ func (l *load) use(ctx context.Context, conn net.Conn, buffer []byte, b *body) e
 		if l.logs > 0 {
 			putDecimal(buffer[l.logAt-4:l.logAt], l.turn.Add(1)%uint64(l.logs)+1)
 		}
-		sent := time.Now()
+		sent := l.next(ctx)
+		if !l.running(ctx) {
+			return nil
+		}
 		if _, err := conn.Write(buffer); err != nil {
 			return err
 		}
@@ -168,6 +181,18 @@ func (l *load) use(ctx context.Context, conn net.Conn, buffer []byte, b *body) e
 	return nil
 }
 
+// next waits until another request is due, and returns since when it is. One that no connection was free for has been so for a while.
+func (l *load) next(ctx context.Context) time.Time {
+	if l.rate == 0 {
+		return time.Now()
+	}
+	due := l.began.Add(time.Duration(float64(l.due.Add(1)-1) / l.rate * float64(time.Second)))
+	if wait := min(time.Until(due), time.Until(l.to)); wait > 0 {
+		pause(ctx, wait)
+	}
+	return due
+}
+
 // running reports whether there is time for another request.
 func (l *load) running(ctx context.Context) bool {
 	return ctx.Err() == nil && time.Now().Before(l.to)
@@ -183,7 +208,7 @@ func (l *load) dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", l.address)
 }
 
-// succeed counts a request that was sent and answered at the given times.
+// succeed counts a request that was sent, or due, and answered at the given times.
 func (l *load) succeed(sent, answered time.Time) {
 	if answered.Before(l.from) || !answered.Before(l.to) {
 		return

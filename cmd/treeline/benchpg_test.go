@@ -144,11 +144,9 @@ func (b *serverBench) metric(name string) float64 {
 	if _, err := out.ReadFrom(resp.Body); err != nil {
 		b.t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(out.String(), "\n"+name+" ")
-	value, _, _ := strings.Cut(rest, "\n")
-	n, err := strconv.ParseFloat(value, 64)
-	if !ok || err != nil {
-		b.t.Fatalf("metric %s: %q, %v", name, value, err)
+	n, err := metricIn(out.String(), name)
+	if err != nil {
+		b.t.Fatal(err)
 	}
 	return n
 }
