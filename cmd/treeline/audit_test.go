@@ -123,7 +123,8 @@ func TestAuditStoppedBeforeARoundEnds(t *testing.T) {
 	}
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
-	o := auditOptions{vkeys: []string{vkey}, state: filepath.Join(t.TempDir(), "state"), interval: time.Hour}
+	o := auditOptions{vkeys: []string{vkey}, state: filepath.Join(t.TempDir(), "state"), interval: time.Hour,
+		maxCheck: monitor.DefaultMaxCheck}
 	err = audit(stopped, o, []string{"https://audit.example.com/logs/acme"}, io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "before") {
 		t.Errorf("got %v, want that nothing was checked", err)
