@@ -305,7 +305,7 @@ func (s *Store) shredPart(ctx context.Context, part int, going []removal, erased
 		return false, err
 	}
 	if rows == gone {
-		return true, s.dropPart(ctx, part, going)
+		return true, s.dropPart(ctx, part)
 	}
 	return true, s.rewritePart(ctx, part, going, rows-gone)
 }
@@ -346,8 +346,8 @@ func (s *Store) seal(ctx context.Context, part int) error {
 	return s.fault("sealed the part")
 }
 
-// dropPart drops a part all of whose contents are to go.
-func (s *Store) dropPart(ctx context.Context, part int, going []removal) error {
+// dropPart drops a part all of whose contents are to go. That they are gone is seen by that.
+func (s *Store) dropPart(ctx context.Context, part int) error {
 	err := s.shredTx(ctx, swapPatience, func(t *sqlx.Tx) error {
 		for _, statement := range []string{sqlLockPart, sqlDetachPart, sqlDropPart} {
 			if _, err := t.ExecContext(ctx, fmt.Sprintf(statement, part)); err != nil {
@@ -361,9 +361,6 @@ func (s *Store) dropPart(ctx context.Context, part int, going []removal) error {
 			if _, err := t.ExecContext(ctx, statement, part); err != nil {
 				return err
 			}
-		}
-		if err := forget(ctx, t, going); err != nil {
-			return err
 		}
 		return s.fault("dropping the part")
 	})

@@ -121,6 +121,11 @@ func TestNothingRemovedIsInTheFiles(t *testing.T) {
 	if _, err := direct(t, url).Exec("ANALYZE"); err != nil {
 		t.Fatal(err)
 	}
+	var samples int
+	err := direct(t, url).QueryRow(`SELECT count(*) FROM pg_stats WHERE attname IN ('seed', 'payload', 'key', 'data') AND schemaname = 'public'`).Scan(&samples)
+	if err != nil || samples != 0 {
+		t.Errorf("PostgreSQL has statistics of %d columns with contents, %v", samples, err)
+	}
 	going := []string{"content early 0;", "content early 1;", "seed early 2", "content purged 299;", "seed purged 7 ", "content erased 0;", "content erased 299;", "seed erased 5 ", "key of erased person", "block of erased person"}
 	staying := []string{"content kept 0;", "seed kept 299", "content other 1;", "left of 300", "key of someone"}
 	if found := inFiles(t, server, going...); len(found) < len(going) {
@@ -150,7 +155,7 @@ func TestNothingRemovedIsInTheFiles(t *testing.T) {
 		}
 	}
 	var n int
-	err := s.Payloads(t.Context(), one.ID, 0, 1200, func(i uint64, p log.Payload) error {
+	err = s.Payloads(t.Context(), one.ID, 0, 1200, func(i uint64, p log.Payload) error {
 		n++
 		want := secret("kept", int(i-600))
 		if i < 600 {
@@ -282,6 +287,22 @@ func TestAPartIsRewrittenWhenItIsWorthIt(t *testing.T) {
 	}
 	if n := left(); n != 24_000 {
 		t.Errorf("%d contents when one was erased, want 24,000", n)
+	}
+}
+
+// What is erased goes though nothing was purged.
+func TestErasureAloneRewritesAPart(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	s := open(t, migratedAt(t, server))
+	one := storetest.CreateLog(t, s, "one")
+	add(t, s, one.ID, secrets("a", 300))
+	if err := s.Reduce(t.Context(), one.ID, []log.Reduced{{Index: 3, Data: []byte("\x03left")}, {Index: 4, Data: []byte("\x03left")}}); err != nil {
+		t.Fatal(err)
+	}
+	shred(t, s)
+	if found := inFiles(t, server, "content a 3;", "content a 4;", "seed a 3 ", "seed a 4 "); len(found) > 0 {
+		t.Errorf("still in the files: %q", found)
 	}
 }
 
@@ -519,5 +540,47 @@ func TestOldStatisticsGo(t *testing.T) {
 	}
 	if n := samples(); n > 0 {
 		t.Errorf("%d samples were taken again", n)
+	}
+}
+
+// What is written to the search index while it is copied is in the copy that takes its place, and what is dropped isn't.
+func TestTheIndexIsWrittenWhileItIsCopied(t *testing.T) {
+	t.Parallel()
+	s := open(t, migrated(t))
+	one := storetest.CreateLog(t, s, "one")
+	at := func(n uint64) log.Indexed { return log.Indexed{Size: 1024 * n} }
+	segment := func(n uint64) *index.Segment {
+		text := fmt.Append(nil, "block ", n)
+		return &index.Segment{Meta: index.Meta{Number: n}, Blocks: []index.Block{{Key: text, Data: text}}}
+	}
+	write := func(from, to uint64, drop []index.Meta, add ...*index.Segment) {
+		t.Helper()
+		if err := s.WriteIndex(t.Context(), one.ID, at(from), at(to), drop, add); err != nil {
+			t.Error(err)
+		}
+	}
+	write(0, 1, nil, segment(0))
+	write(1, 2, nil, segment(1))
+	write(2, 2, []index.Meta{{Number: 0}}, segment(0))
+	copies := 0
+	postgres.WithFault(s, func(step string) error {
+		if step == "copied the index" {
+			switch copies++; copies {
+			case 1: // so that the copy has had what it was
+				write(2, 2, []index.Meta{{Number: 1}}, segment(1))
+			case 2:
+				write(2, 3, []index.Meta{{Number: 0}}, segment(2))
+			}
+		}
+		return nil
+	})
+	shred(t, s)
+	var got []string
+	err := s.Blocks(t.Context(), one.ID, 0, []uint64{0, 1, 2}, []index.Range{index.Whole}, func(_ uint64, _, data []byte) error {
+		got = append(got, string(data))
+		return nil
+	})
+	if err != nil || !slices.Equal(got, []string{"block 1", "block 2"}) || copies != 2 {
+		t.Errorf("after %d copies the index has %q, %v; want 2, and blocks 1 and 2", copies, got, err)
 	}
 }

@@ -59,7 +59,8 @@ type indexCopy struct {
 }
 
 // shredIndex has a copy of the index take its place: what was deleted from it may tell of contents that were removed. Searches and those
-// that write it go on meanwhile; at the end those that write wait until the copy has what they have written.
+// that write it go on meanwhile; at the end those that write wait until the copy has what they have written. If something of it was removed
+// meanwhile, it is rewritten once more.
 func (s *Store) shredIndex(ctx context.Context) error {
 	c := indexCopy{segments: make(map[storedSegment]bool)}
 	err := s.shredTx(ctx, 0, func(t *sqlx.Tx) error {
@@ -128,14 +129,11 @@ func (s *Store) swapIndex(ctx context.Context, t *sqlx.Tx, c *indexCopy) error {
 	if _, err := t.ExecContext(ctx, sqlLockIndex); err != nil {
 		return err
 	}
-	var version, of, to int64
-	if err := t.GetContext(ctx, &version, sqlRewriteVersion, indexBlocks); err != nil {
-		return err
-	}
+	var of, to int64
 	if err := t.QueryRowxContext(ctx, sqlIndexTables).Scan(&of, &to); err != nil {
 		return err
 	}
-	if version != c.version || of != c.of || to != c.to { // of a segment that was renewed the copy may have what it was
+	if of != c.of || to != c.to {
 		return errChanged
 	}
 	now, err := storedSegments(ctx, t)
