@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/treeline-log/treeline/log"
@@ -163,7 +164,7 @@ func (s *Server) postErasure(w http.ResponseWriter, r *http.Request, l *log.Log,
 		return err
 	}
 	request.Size = named.size
-	plan, err := l.PlanErasure(r.Context(), request)
+	plan, _, err := s.planOf(r, l, request)
 	if err != nil {
 		return err
 	}
@@ -178,9 +179,18 @@ func (s *Server) postErasure(w http.ResponseWriter, r *http.Request, l *log.Log,
 	return writeJSON(w, http.StatusCreated, viewErasure(l, e))
 }
 
+// planOf plans an erasure, by a server with an archive also of what only that has. unsearched are archived bundles that it couldn't look into.
+func (s *Server) planOf(r *http.Request, l *log.Log, request log.ErasureRequest) (plan *log.ErasurePlan, unsearched []string, err error) {
+	if s.keeper != nil {
+		return s.keeper.PlanErasure(r.Context(), l, request)
+	}
+	plan, err = l.PlanErasure(r.Context(), request)
+	return plan, nil, err
+}
+
 // planErasure answers a dry run.
 func (s *Server) planErasure(w http.ResponseWriter, r *http.Request, l *log.Log, request log.ErasureRequest, asked string, key log.Key) error {
-	plan, err := l.PlanErasure(r.Context(), request)
+	plan, unsearched, err := s.planOf(r, l, request)
 	if err != nil {
 		return err
 	}
@@ -202,6 +212,9 @@ func (s *Server) planErasure(w http.ResponseWriter, r *http.Request, l *log.Log,
 			v.ArchiveProblem = "the archive can't be reached"
 		}
 		v.Archived = append(v.Archived, bundles...)
+	}
+	if unsearched != nil {
+		v.ArchiveProblem = "it isn't known what these archived bundles have of the subject, since they can't be read: " + strings.Join(unsearched, ", ")
 	}
 	s.count(w, r, key, l, log.ReadErasures)
 	return writeJSON(w, http.StatusOK, v)

@@ -34,6 +34,9 @@ type ErasureRequest struct {
 	Reference  string // of whoever asked for it: a ticket, say; nothing personal
 	// Size is how much of the log is meant: entries before it. 0: all that there is.
 	Size uint64
+	// Archived, if not nil, calls fn with what archives show of events in spans, which ascend: in order of index, each once. So claims are
+	// erased of events, too, that were purged and that only archives have.
+	Archived func(ctx context.Context, spans []Span, fn func(index uint64, d *Disclosure)) error
 }
 
 // ErasurePlan is what an erasure would do.
@@ -41,6 +44,7 @@ type ErasurePlan struct {
 	Request  ErasureRequest
 	Size     uint64            // of the log, when it was planned
 	Matching uint64            // events of the subject
+	Purged   uint64            // of them, those that only archives have
 	Events   uint64            // of them, those that have such claims still
 	First    []uint64          // the first of their indices, at most MaxPlanned
 	Claims   map[string]uint64 // in how many events each pointer is erased
@@ -158,6 +162,22 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 	holds, heldBy := c.inForce(), make(map[*Hold]bool)
 	groups := make(map[string]*indexGroup)
 	policy, now := c.policy(), l.service.config.Now().UnixMicro()
+	add := func(index uint64, e *Event, receivedAt int64) {
+		p.Matching++
+		if !p.add(groups, index, e) {
+			return
+		}
+		p.youngest = max(p.youngest, receivedAt)
+		if !policy.EraseEarly && !policy.Min.Reached(receivedAt, now) {
+			p.Early++
+		}
+		for _, h := range holds {
+			if !heldBy[h] && h.filter.Match(e, receivedAt) {
+				heldBy[h] = true
+				p.HeldBy = append(p.HeldBy, h.ID)
+			}
+		}
+	}
 	for at, more := uint64(0), true; more; {
 		found, err := l.Search(ctx, filter, Page{Oldest: true, Position: at, Size: p.Size, Limit: 1000, MaxBytes: 8 << 20})
 		if err != nil {
@@ -173,24 +193,29 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 			if err != nil {
 				return nil, err
 			}
-			p.Matching++
-			if !p.add(groups, rec.Index, e) {
-				continue
+			add(rec.Index, e, rec.ReceivedAt)
+		}
+	}
+	if purged := spansWithin(c.purgedSpans(), []Span{{0, p.Size}}); purged != nil && r.Archived != nil {
+		err := r.Archived(ctx, purged, func(index uint64, d *Disclosure) {
+			if e := d.Shown(); e != nil && covers(purged, index) && filter.Match(e, d.ReceivedAt) {
+				p.Purged++
+				add(index, e, d.ReceivedAt)
 			}
-			p.youngest = max(p.youngest, rec.ReceivedAt)
-			if !policy.EraseEarly && !policy.Min.Reached(rec.ReceivedAt, now) {
-				p.Early++
-			}
-			for _, h := range holds {
-				if !heldBy[h] && h.filter.Match(e, rec.ReceivedAt) {
-					heldBy[h] = true
-					p.HeldBy = append(p.HeldBy, h.ID)
-				}
-			}
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
-		p.groups = append(p.groups, ErasedGroup{groups[key].pointers, spansOf(groups[key].indices)})
+		g := groups[key]
+		slices.Sort(g.indices) // of archived events they come last
+		p.groups = append(p.groups, ErasedGroup{g.pointers, spansOf(g.indices)})
+	}
+	for _, s := range p.Entries() {
+		for i := s.From; i < s.To && len(p.First) < MaxPlanned; i++ {
+			p.First = append(p.First, i)
+		}
 	}
 	slices.Sort(p.HeldBy)
 	return p, nil
@@ -225,9 +250,6 @@ func (p *ErasurePlan) add(groups map[string]*indexGroup, index uint64, e *Event)
 		return false
 	}
 	p.Events++
-	if len(p.First) < MaxPlanned {
-		p.First = append(p.First, index)
-	}
 	key := strings.Join(pointers, "\x00")
 	g := groups[key]
 	if g == nil {

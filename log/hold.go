@@ -210,10 +210,9 @@ func (l *Log) heldIn(ctx context.Context, c *custody, spans []Span) ([]Span, err
 		memo.key, memo.checked, memo.held = key, nil, nil
 	}
 	for _, s := range spansWithout(spans, memo.checked) {
+		var held []uint64
 		for from := s.From; from < s.To; from += heldRun {
-			to := min(from+heldRun, s.To)
-			var held []uint64
-			err := l.matching(ctx, c, from, to, func(index uint64, e *Event, receivedAt int64) {
+			err := l.matching(ctx, c, from, min(from+heldRun, s.To), func(index uint64, e *Event, receivedAt int64) {
 				if slices.ContainsFunc(holds, func(h *Hold) bool { return h.filter.Match(e, receivedAt) }) {
 					held = append(held, index)
 				}
@@ -221,9 +220,9 @@ func (l *Log) heldIn(ctx context.Context, c *custody, spans []Span) ([]Span, err
 			if err != nil {
 				return nil, err
 			}
-			memo.checked = united(append(memo.checked, Span{from, to}))
-			memo.held = united(append(memo.held, spansOf(held)...))
 		}
+		memo.checked = united(append(memo.checked, s))
+		memo.held = united(append(memo.held, spansOf(held)...))
 	}
 	return spansWithin(spans, memo.held), nil
 }

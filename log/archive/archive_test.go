@@ -184,6 +184,36 @@ func TestDirForgets(t *testing.T) {
 	}
 }
 
+// A Put that was interrupted, by the end of its process say, leaves nothing once there is another one of the same name.
+func TestDirPutLeavesNothingOfEarlierOnes(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, "dir:"+dir)
+	if err := os.MkdirAll(filepath.Join(dir, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	leave := func() string {
+		path := filepath.Join(dir, "x", ".a.zip.12345")
+		if err := os.WriteFile(path, []byte("half of it"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	left := leave()
+	if err := a.Put(t.Context(), "x/a.zip", content("all of it")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was left is there still: %v", err)
+	}
+	leave()
+	if err := a.Put(t.Context(), "x/a.zip", content("something else")); !errors.Is(err, archive.ErrExists) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) || read(t, a, "x/a.zip") != "all of it" {
+		t.Errorf("what was left is there still: %v", err)
+	}
+}
+
 // In a bucket with versions nothing is left of what was replaced, but for what the lock keeps, of which it is told until when.
 func TestS3Forgets(t *testing.T) {
 	s := s3test.StartWithVersions(t)

@@ -48,15 +48,22 @@ func unfinished(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".")
 }
 
-// Put is Archive.Put.
+// Put is Archive.Put. It leaves nothing of those that were interrupted before.
 func (d *Dir) Put(ctx context.Context, name string, write func(io.Writer) error) error {
-	return d.write(ctx, name, write, func(tmp, path string) error {
+	err := d.write(ctx, name, write, func(tmp, path string) error {
 		err := os.Link(tmp, path) // which fails if there is one, as a rename wouldn't
-		if errors.Is(err, fs.ErrExist) {
-			err = ErrExists
+		if _, there := os.Lstat(path); errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) && there == nil {
+			err = ErrExists // and who was faster may have removed this one
 		}
-		return errors.Join(err, os.Remove(tmp))
+		if removal := os.Remove(tmp); !errors.Is(removal, fs.ErrNotExist) {
+			err = errors.Join(err, removal)
+		}
+		return err
 	})
+	if err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	return errors.Join(err, d.Forget(ctx, name))
 }
 
 // Replace is Archive.Replace.

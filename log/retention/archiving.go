@@ -29,7 +29,7 @@ func (k *Keeper) archive(ctx context.Context, l *log.Log, x *log.Expired) (*Arch
 	}
 	out := new(Archived)
 	for attempt := 1; ; attempt++ {
-		out.Archived, err = k.readBack(ctx, l, name)
+		out.Archived, err = k.readBack(ctx, l, name, recorded != nil)
 		switch {
 		case err == nil && recorded != nil && out.Manifest != recorded.Manifest:
 			return nil, &Blocked{BlockedUnverified, fmt.Sprintf("%s in the archive isn't the bundle that the log names: its manifest is %s, not %s",
@@ -234,19 +234,25 @@ var (
 )
 
 // readBack reads a bundle from the archive and verifies it, under the log's own keys and by the policy that witnesses ask for, and compares it
-// with the log: what that still has must be shown whole, and what was erased must not be.
-func (k *Keeper) readBack(ctx context.Context, l *log.Log, name string) (out log.Archived, err error) {
+// with the log: what that still has must be shown whole, and what was erased must not be. One that the log names was verified so before, by
+// what was the policy then: it is verified under the log's keys.
+func (k *Keeper) readBack(ctx context.Context, l *log.Log, name string, recorded bool) (out log.Archived, err error) {
 	_, from, to, ok := archive.ParseName(name)
 	if !ok {
 		return out, &Blocked{BlockedUnverified, fmt.Sprintf("the log says that %q was archived, which is no name of a bundle", name)}
 	}
-	policy, err := checkpoint.ParsePolicy(l.PolicyFile())
+	var trust log.Trust
+	if recorded {
+		trust, err = k.trust(ctx, l, name)
+	} else {
+		trust.Policy, err = checkpoint.ParsePolicy(l.PolicyFile())
+	}
 	if err != nil {
 		return out, err
 	}
 	var records []log.Record // from index on
 	stale := false
-	v, err := archive.Read(ctx, k.config.Archive, name, log.Trust{Policy: policy}, func(index uint64, d *log.Disclosure) error {
+	v, err := archive.Read(ctx, k.config.Archive, name, trust, func(index uint64, d *log.Disclosure) error {
 		if index < from || index >= to {
 			return nil // which is found to be wrong
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/treeline-log/treeline/checkpoint"
@@ -20,14 +21,14 @@ type Outcome struct {
 	Archive string `json:"archive,omitempty"`
 	// Bundles are the names of the bundles in the archive that the erased claims were taken out of.
 	Bundles []string `json:"bundles,omitempty"`
-	// Unreachable are those of which an older version stays in the archive, under a lock.
+	// Unreachable are those that keep them: an older version stays in the archive, under a lock, or the bundle is in no archive that there is.
 	Unreachable []Unreachable `json:"unreachable,omitempty"`
 }
 
-// Unreachable is a bundle of which the archive keeps what was erased.
+// Unreachable is a bundle that keeps what was erased.
 type Unreachable struct {
 	Bundle string `json:"bundle"`
-	Until  string `json:"until,omitempty"` // when the lock ends
+	Until  string `json:"until,omitempty"` // when the lock ends; absent: it isn't in the archive
 }
 
 // eraseArchived takes what was erased out of the archive, and records the outcome of erasures of which everything is done.
@@ -41,32 +42,34 @@ func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error
 		return nil
 	}
 	outcomes := make([]Outcome, len(erasures))
-	if k.config.Archive != nil {
-		bundles, err := archive.Bundles(ctx, k.config.Archive, l.Origin)
-		if err != nil {
-			return fmt.Errorf("erasing in the archive: %w", err)
+	bundles, err := k.archived(ctx, l)
+	if err != nil {
+		return fmt.Errorf("erasing in the archive: %w", err)
+	}
+	for _, b := range bundles {
+		var concerned []int
+		for i := range erasures {
+			if b.has(erasures[i].Entries()) || b.elsewhere && b.From < erasures[i].Events[0].Index { // nobody could look into that one
+				concerned = append(concerned, i)
+			}
 		}
-		for _, b := range bundles {
-			var concerned []int
-			for i := range erasures {
-				if slices.ContainsFunc(erasures[i].Entries(), func(s log.Span) bool { return s.From < b.To && b.From < s.To }) {
-					concerned = append(concerned, i)
-				}
-			}
-			if concerned == nil {
-				continue
-			}
-			err := k.eraseIn(ctx, l, b.Name)
-			var locked *archive.LockedError
-			if err != nil && !errors.As(err, &locked) {
+		if concerned == nil {
+			continue
+		}
+		var locked *archive.LockedError
+		if !b.elsewhere {
+			if err := k.eraseIn(ctx, l, b.Name); err != nil && !errors.As(err, &locked) {
 				return fmt.Errorf("erasing in the archive: %w", err)
 			}
-			for _, i := range concerned {
-				if locked != nil {
-					outcomes[i].Unreachable = append(outcomes[i].Unreachable, Unreachable{b.Name, rfc3339(locked.Until)})
-				} else {
-					outcomes[i].Bundles = append(outcomes[i].Bundles, b.Name)
-				}
+		}
+		for _, i := range concerned {
+			switch o := &outcomes[i]; {
+			case b.elsewhere:
+				o.Unreachable = append(o.Unreachable, Unreachable{Bundle: b.Name})
+			case locked != nil:
+				o.Unreachable = append(o.Unreachable, Unreachable{b.Name, rfc3339(locked.Until)})
+			default:
+				o.Bundles = append(o.Bundles, b.Name)
 			}
 		}
 	}
@@ -94,21 +97,101 @@ func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error
 	return nil
 }
 
-// Bundles returns the names of the bundles in the archive that have one of some entries of a log, ascending. Without an archive there are none.
+// Bundles returns the names of the bundles that have one of some entries of a log, ascending: of those in the archive, and of those that the
+// log says were archived, wherever they are.
 func (k *Keeper) Bundles(ctx context.Context, l *log.Log, entries []log.Span) (names []string, err error) {
-	if k.config.Archive == nil || len(entries) == 0 {
-		return nil, nil
-	}
-	bundles, err := archive.Bundles(ctx, k.config.Archive, l.Origin)
+	bundles, err := k.archived(ctx, l)
 	if err != nil {
 		return nil, fmt.Errorf("looking into the archive: %w", err)
 	}
 	for _, b := range bundles {
-		if slices.ContainsFunc(entries, func(s log.Span) bool { return s.From < b.To && b.From < s.To }) {
+		if b.has(entries) {
 			names = append(names, b.Name)
 		}
 	}
 	return names, nil
+}
+
+// PlanErasure plans an erasure, see log.PlanErasure, also of what only the archive has, since it was purged from the log. unsearched are the
+// names of the bundles that can't be read, or aren't in the archive: what they have isn't in the plan.
+func (k *Keeper) PlanErasure(ctx context.Context, l *log.Log, r log.ErasureRequest) (p *log.ErasurePlan, unsearched []string, err error) {
+	r.Archived = func(ctx context.Context, spans []log.Span, fn func(uint64, *log.Disclosure)) (err error) {
+		unsearched, err = k.eachArchived(ctx, l, spans, fn)
+		return err
+	}
+	p, err = l.PlanErasure(ctx, r)
+	return p, unsearched, err
+}
+
+// eachArchived calls fn with what the archive shows of events in spans, in order, each once.
+func (k *Keeper) eachArchived(ctx context.Context, l *log.Log, spans []log.Span, fn func(uint64, *log.Disclosure)) (unsearched []string, err error) {
+	bundles, err := k.archived(ctx, l)
+	if err != nil {
+		return nil, fmt.Errorf("looking into the archive: %w", err)
+	}
+	next := uint64(0) // bundles may overlap
+	for _, b := range bundles {
+		if !b.has(spans) {
+			continue
+		}
+		err := errors.New("it isn't in the archive")
+		if !b.elsewhere {
+			var trust log.Trust
+			if trust, err = k.trust(ctx, l, b.Name); err != nil {
+				return nil, err
+			}
+			_, err = archive.Read(ctx, k.config.Archive, b.Name, trust, func(index uint64, d *log.Disclosure) error {
+				if index >= next {
+					next = index + 1
+					fn(index, d)
+				}
+				return nil
+			})
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			k.config.Logger.Warn("an archived bundle can't be looked into for an erasure", "log", l.Name, "bundle", b.Name, "error", err)
+			unsearched = append(unsearched, b.Name)
+		}
+	}
+	return unsearched, nil
+}
+
+// archivedBundle is a bundle of a log's events.
+type archivedBundle struct {
+	archive.Bundle
+	elsewhere bool // the log says that it was archived, and it isn't in the archive that there is
+}
+
+// has reports whether the bundle is of one of some entries.
+func (b *archivedBundle) has(entries []log.Span) bool {
+	return slices.ContainsFunc(entries, func(s log.Span) bool { return s.From < b.To && b.From < s.To })
+}
+
+// archived returns all bundles of a log's events, in the order of their names.
+func (k *Keeper) archived(ctx context.Context, l *log.Log) (all []archivedBundle, err error) {
+	if k.config.Archive != nil {
+		bundles, err := archive.Bundles(ctx, k.config.Archive, l.Origin)
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range bundles {
+			all = append(all, archivedBundle{Bundle: b})
+		}
+	}
+	named, err := l.Archives(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range named {
+		if !slices.ContainsFunc(all, func(b archivedBundle) bool { return b.Name == a.Name }) {
+			all = append(all, archivedBundle{archive.Bundle{Name: a.Name, From: a.From, To: a.To}, true})
+		}
+	}
+	slices.SortFunc(all, func(a, b archivedBundle) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }
 
 func rfc3339(t time.Time) string {

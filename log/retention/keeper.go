@@ -209,8 +209,7 @@ func (k *Keeper) foresee(ctx context.Context, l *log.Log, r *Report) error {
 		if x.From >= x.End {
 			return nil
 		}
-		if x.Blocked != nil {
-			r.Blocked = &Blocked{x.Blocked.Reason, x.Blocked.Why}
+		if blockedBy(x.Blocked, r) {
 			return nil
 		}
 		r.Held += x.Held
@@ -235,8 +234,7 @@ func (k *Keeper) purge(ctx context.Context, l *log.Log, r *Report) error {
 		if x.From >= x.End {
 			return nil
 		}
-		if x.Blocked != nil {
-			r.Blocked = &Blocked{x.Blocked.Reason, x.Blocked.Why}
+		if blockedBy(x.Blocked, r) {
 			return nil
 		}
 		var archived *log.Archived
@@ -254,6 +252,9 @@ func (k *Keeper) purge(ctx context.Context, l *log.Log, r *Report) error {
 				if x, err = l.Expired(ctx, x.Spans[0].From, b.To-x.Spans[0].From); err != nil {
 					return err
 				}
+				if blockedBy(x.Blocked, r) { // since the bundle was written
+					return nil
+				}
 			}
 			archived = &b.Archived
 			r.Bundles = append(r.Bundles, *b)
@@ -261,17 +262,16 @@ func (k *Keeper) purge(ctx context.Context, l *log.Log, r *Report) error {
 		}
 		r.Held += x.Held
 		at = x.To
-		if x.Blocked != nil || len(x.Spans) == 0 {
+		if len(x.Spans) == 0 {
 			continue
 		}
+		var blocked *log.BlockedError
 		switch err := l.Purge(ctx, by, x.Spans, archived); {
 		case errors.Is(err, log.ErrChanged) || errors.Is(err, log.ErrHeld): // since it was looked at; the next run looks again
 			r.Blocked = &Blocked{BlockedChanged, err.Error()}
 			return nil
-		case errors.Is(err, log.ErrBlocked):
-			var blocked *log.BlockedError
-			errors.As(err, &blocked)
-			r.Blocked = &Blocked{blocked.Reason, blocked.Why}
+		case errors.As(err, &blocked):
+			blockedBy(blocked, r)
 			return nil
 		case err != nil:
 			return fmt.Errorf("purging log %s: %w", l.Name, err)
@@ -279,6 +279,14 @@ func (k *Keeper) purge(ctx context.Context, l *log.Log, r *Report) error {
 		r.Purged += count(x.Spans)
 		k.step("purged")
 	}
+}
+
+// blockedBy notes in a report what keeps a log from being purged, if anything does.
+func blockedBy(by *log.BlockedError, r *Report) bool {
+	if by != nil {
+		r.Blocked = &Blocked{by.Reason, by.Why}
+	}
+	return by != nil
 }
 
 // count returns how many entries are in spans.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -336,6 +337,106 @@ func TestErasureInAnArchivedCopy(t *testing.T) {
 	}
 	s.archived(l)
 	s.fsck(l)
+}
+
+// What only the archive has any more, since it was purged, is erased there as well; holds forbid that, too.
+func TestErasureOfWhatWasPurged(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, t.TempDir(), nil)
+	l := s.create("acme", month)
+	first := s.append(l, 30, "none")
+	s.signed(l)
+	s.pass(31 * day)
+	before := s.run(l)
+	if before.Purged != 30 {
+		t.Fatalf("got %+v", before)
+	}
+	hold, err := l.PlaceHold(t.Context(), log.ByServer(), "a lawsuit", "counsel asks for it", url.Values{"actor_id": {"u1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := log.ErasureRequest{Subject: url.Values{"actor_id": {"u1"}}, Claims: []string{"/actor/name"}, LegalBasis: "GDPR article 17"}
+	plan, unsearched, err := s.keeper.PlanErasure(t.Context(), l, request)
+	if err != nil || unsearched != nil || plan.Matching != 10 || plan.Purged != 10 || plan.Events != 10 || len(plan.First) != 10 || plan.First[0] != first+1 {
+		t.Fatalf("got %+v, %v, %v", plan, unsearched, err)
+	}
+	if _, err := l.Erase(t.Context(), log.ByServer(), plan); !errors.Is(err, log.ErrHeld) {
+		t.Errorf("held: got %v", err)
+	}
+	if _, err := l.ReleaseHold(t.Context(), log.ByServer(), hold.ID, "it is settled"); err != nil {
+		t.Fatal(err)
+	}
+	if plan, _, err = s.keeper.PlanErasure(t.Context(), l, request); err != nil {
+		t.Fatal(err)
+	}
+	e, err := l.Erase(t.Context(), log.ByServer(), plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.signed(l)
+	s.run(l)
+	data := raw(t, s.archiveDir())
+	for i := first; i < first+30; i++ {
+		if erased := (i-first)%3 == 1; bytes.Contains(data, []byte(secret(l, i, "name"))) == erased || !bytes.Contains(data, []byte(secret(l, i, "text"))) {
+			t.Errorf("event %d in the archive: erased is %v", i, erased)
+		}
+	}
+	if done, err := l.Erasure(t.Context(), e.ID); err != nil || !bytes.Contains(done.Outcome, []byte(before.Bundles[0].Name)) {
+		t.Errorf("got %s, %v", done.Outcome, err)
+	}
+	if len(s.archived(l)) != 31 {
+		t.Error("the archive has lost what wasn't erased")
+	}
+	if rec, err := l.Record(t.Context(), first+1); err != nil || rec.PurgedBy == nil || rec.Claims != nil {
+		t.Errorf("got %+v, %v", rec, err)
+	}
+	s.fsck(l)
+	// With another archive nobody knows what the old one has of a subject: that is told, and recorded.
+	s.archive = openArchive(t, "dir:"+t.TempDir())
+	s.close()
+	s.open()
+	l = s.Log("acme")
+	s.append(l, 3, "none")
+	s.signed(l)
+	s.pass(31 * day)
+	request.Subject = url.Values{"actor_id": {"u2"}}
+	plan, unsearched, err = s.keeper.PlanErasure(t.Context(), l, request)
+	if err != nil || !slices.Equal(unsearched, []string{before.Bundles[0].Name}) || plan.Events != 1 {
+		t.Fatalf("got %+v, %v, %v", plan, unsearched, err)
+	}
+	if e, err = l.Erase(t.Context(), log.ByServer(), plan); err != nil {
+		t.Fatal(err)
+	}
+	s.signed(l)
+	if _, err := s.keeper.RunOnce(t.Context(), l, false); err != nil {
+		t.Fatal(err)
+	}
+	unreachable := `"unreachable":[{"bundle":"` + before.Bundles[0].Name + `"}]`
+	if done, err := l.Erasure(t.Context(), e.ID); err != nil || !bytes.Contains(done.Outcome, []byte(unreachable)) {
+		t.Errorf("got %s, %v", done.Outcome, err)
+	}
+}
+
+// A server without an archive purges nothing of a log whose policy asks for one, and says so.
+func TestNoArchiveNoPurge(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, t.TempDir(), nil)
+	s.archive = nil
+	s.close()
+	s.open()
+	l := s.create("acme", month)
+	first := s.append(l, 30, "none")
+	s.signed(l)
+	s.pass(31 * day)
+	for _, dry := range []bool{true, false} {
+		r, err := s.keeper.RunOnce(t.Context(), l, dry)
+		if err != nil || r.Blocked == nil || r.Blocked.Reason != retention.BlockedNoArchive || len(l.Purges()) > 0 {
+			t.Errorf("dry run %v: got %+v, %v", dry, r, err)
+		}
+	}
+	if n := holdsSecrets(s.database(), l, first, first+30); n != 30 {
+		t.Errorf("only %d of 30 events are left", n)
+	}
 }
 
 // The same in a bucket with object lock, where the server is killed in mid-upload, and an older version can't be removed.
