@@ -6,6 +6,7 @@
 # make bench-search    the first page of what people ask, of a million events on SQLite and ten million on PostgreSQL (TREELINE_BENCH_EVENTS)
 # make bench-export    exports of a million events beside COPY and sqlite3 (TREELINE_BENCH_EVENTS)
 # make bench-ingest    NDJSON at 16,000 events a second for ten minutes (TREELINE_BENCH_DURATION) on each store, and real events at a lower rate
+# make bench-purge     appends while a million of five million events are purged on PostgreSQL (TREELINE_BENCH_EVENTS), some ten minutes
 # make bench-witness   add-checkpoint requests a second, our witness beside litewitness and omniwitness
 # make bench-witnessed   appends beside witnesses in any condition; ten thousand logs in one hub (TREELINE_BENCH_LOGS)
 
@@ -13,7 +14,7 @@ GO      ?= go
 TOOLS   := -modfile=.ci/tools.mod
 FUZZTIME ?= 30s
 
-.PHONY: build test test-long fuzz lint bench bench-postgres bench-search bench-export bench-ingest bench-witness bench-witnessed
+.PHONY: build test test-long fuzz lint bench bench-postgres bench-search bench-export bench-ingest bench-purge bench-witness bench-witnessed
 
 build:
 	$(GO) build -o bin/treeline ./cmd/treeline
@@ -57,6 +58,9 @@ bench-export:
 
 bench-ingest:
 	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchIngest$$' -count 1 -timeout 90m -v | grep --line-buffered -v '^=== '
+
+bench-purge:
+	TREELINE_BENCH=1 $(GO) test ./cmd/treeline -run '^TestBenchPurge$$' -count 1 -timeout 60m -v | grep --line-buffered -v '^=== '
 
 bench-witness:
 	cd witness/interop && TREELINE_BENCH=1 $(GO) test -run '^TestBenchWitness$$' -count 1 -timeout 30m -v | grep --line-buffered -v '^=== '
