@@ -24,12 +24,12 @@ build:
 test:
 	$(GO) vet ./...
 	$(GO) test -race -timeout 15m ./...
-	TREELINE_TEST_STORE=postgres $(GO) test -count 1 -timeout 15m ./log ./api
+	TREELINE_TEST_STORE=postgres $(GO) test -count 1 -timeout 15m ./log ./log/retention ./api
 	cd witness/interop && $(GO) vet ./... && $(GO) test -count 1 -timeout 15m ./...
 
 test-long:
 	TREELINE_TEST_LONG=1 $(GO) test -timeout 80m -count 1 ./...
-	TREELINE_TEST_LONG=1 TREELINE_TEST_STORE=postgres $(GO) test -timeout 60m -count 1 ./log ./api
+	TREELINE_TEST_LONG=1 TREELINE_TEST_STORE=postgres $(GO) test -timeout 60m -count 1 ./log ./log/retention ./api
 
 # Every fuzz target in turn, each for FUZZTIME, beyond the committed corpora that `make test` runs.
 fuzz:

@@ -46,7 +46,7 @@ func TestBenchPurge(t *testing.T) {
 	pg := pgtest.Start(t, "shared_buffers = 2GB", "max_wal_size = 8GB", "min_wal_size = 8GB", "checkpoint_timeout = 15min")
 	b := &purgeBench{pgBench: pgBench{serverBench: serverBench{t: t}, pg: pg, url: pg.Database(t)}, registry: prometheus.NewRegistry()}
 	b.settle()
-	b.open(-40 * 24 * time.Hour)
+	b.open(-40*24*time.Hour, uint64(events/5))
 	month := log.Retention{Min: log.Age{Days: 30}, Max: log.Age{Days: 30}, Archive: true}
 
 	// 40 days ago, by the service's clock.
@@ -70,7 +70,7 @@ func TestBenchPurge(t *testing.T) {
 	load := b.append(live)
 	time.Sleep(10 * time.Second)
 	load.phase()
-	time.Sleep(40 * time.Second)
+	time.Sleep(30 * time.Second)
 	fmt.Printf("before:                           %s\n", load.phase())
 	before := b.disk()
 	began, appended := time.Now(), live.Sizes().Size
@@ -95,7 +95,7 @@ func TestBenchPurge(t *testing.T) {
 	took := time.Since(began)
 	fmt.Printf("while the rest was shredded:      %s\n", load.phase())
 	after, meanwhile := b.disk(), live.Sizes().Size-appended
-	time.Sleep(40 * time.Second)
+	time.Sleep(30 * time.Second)
 	fmt.Printf("after:                            %s\n", load.phase())
 	load.stop()
 	fmt.Printf("all of it took %.0f s, while %d events were appended\n", took.Seconds(), meanwhile)
@@ -120,7 +120,8 @@ type purgeBench struct {
 
 func (b *purgeBench) now() time.Time { return time.Now().Add(time.Duration(b.clock.Load())) }
 
-func (b *purgeBench) open(clock time.Duration) {
+// open starts the server with a clock so far from the system's, on a store whose parts are of so many contents.
+func (b *purgeBench) open(clock time.Duration, partRows uint64) {
 	t := b.t
 	t.Helper()
 	b.clock.Store(int64(clock))
@@ -129,7 +130,7 @@ func (b *purgeBench) open(clock time.Duration) {
 	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
-	if b.store, err = postgres.Open(t.Context(), postgres.Options{URL: b.url, Logger: logger}); err != nil {
+	if b.store, err = postgres.Open(t.Context(), postgres.Options{URL: b.url, PartRows: partRows, Logger: logger}); err != nil {
 		t.Fatal(err)
 	}
 	fence, err := checkpoint.OpenFileFence(filepath.Join(t.TempDir(), "fence"))

@@ -3,6 +3,8 @@ package retention_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,6 +22,8 @@ import (
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/archive"
+	"github.com/treeline-log/treeline/log/postgres"
+	"github.com/treeline-log/treeline/log/postgres/pgtest"
 	"github.com/treeline-log/treeline/log/retention"
 	"github.com/treeline-log/treeline/log/sqlite"
 )
@@ -27,12 +31,19 @@ import (
 // began is when the clocks of all tests begin.
 var began = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// onPostgres is set while the tests run on PostgreSQL.
+var onPostgres bool
+
+// TestMain runs all tests on the embedded store, or on PostgreSQL.
+func TestMain(m *testing.M) { pgtest.Either(m, &onPostgres, "^$") }
+
 // server is a service on a store of the test's own with a keeper, all by a clock that the test moves.
 type server struct {
 	*log.Service
 	t        testing.TB
 	dir      string
-	store    *sqlite.Store
+	url      string // of a PostgreSQL store
+	store    store
 	archive  archive.Archive
 	keeper   *retention.Keeper
 	clock    *atomic.Int64 // µs since 1970 UTC
@@ -41,16 +52,29 @@ type server struct {
 	most     uint64 // events in a bundle
 }
 
+// store is a store that can be closed.
+type store interface {
+	log.Store
+	Close() error
+}
+
 // newServer opens a service in a directory, with an archive beside it unless there is another one.
 func newServer(t testing.TB, dir string, a archive.Archive) *server {
 	t.Helper()
-	return newServerAt(t, dir, a, began)
+	url := ""
+	if onPostgres {
+		url = pgtest.Database(t)
+		if _, err := postgres.Migrate(t.Context(), url); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return newServerAt(t, dir, url, a, began)
 }
 
-// newServerAt does that when it is the given time.
-func newServerAt(t testing.TB, dir string, a archive.Archive, now time.Time) *server {
+// newServerAt does that when it is the given time, on a PostgreSQL store if there is a URL.
+func newServerAt(t testing.TB, dir, url string, a archive.Archive, now time.Time) *server {
 	t.Helper()
-	s := &server{t: t, dir: dir, archive: a, clock: new(atomic.Int64), logs: new(bytes.Buffer), most: 40}
+	s := &server{t: t, dir: dir, url: url, archive: a, clock: new(atomic.Int64), logs: new(bytes.Buffer), most: 40}
 	s.clock.Store(now.UnixMicro())
 	if a == nil {
 		s.archive = openArchive(t, "dir:"+s.archiveDir())
@@ -76,7 +100,7 @@ func (s *server) now() time.Time     { return time.UnixMicro(s.clock.Load()).UTC
 
 func (s *server) open() {
 	s.t.Helper()
-	store, err := sqlite.Open(context.Background(), s.path())
+	store, err := s.openStore()
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -96,6 +120,13 @@ func (s *server) open() {
 	s.keeper = retention.New(retention.Config{
 		Service: s.Service, Store: store, Archive: s.archive, Logger: logger, Metrics: s.registry, Now: s.now, BundleEvents: s.most,
 	})
+}
+
+func (s *server) openStore() (store, error) {
+	if s.url != "" {
+		return postgres.Open(context.Background(), postgres.Options{URL: s.url})
+	}
+	return sqlite.Open(context.Background(), s.path())
 }
 
 func (s *server) close() {
@@ -216,18 +247,41 @@ func raw(t testing.TB, dir string) []byte {
 func (s *server) database() []byte {
 	s.t.Helper()
 	var all []byte
-	files, err := filepath.Glob(filepath.Join(s.dir, "treeline*")) // with that of the search index, and their WALs
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, path := range files {
+	for _, path := range s.files() {
 		content, err := os.ReadFile(path)
-		if err != nil {
+		if err != nil && (s.url == "" || !errors.Is(err, fs.ErrNotExist)) { // PostgreSQL removes files when it comes to it
 			s.t.Fatal(err)
 		}
 		all = append(all, content...)
 	}
 	return all
+}
+
+// files returns the paths of the store's files, WAL of PostgreSQL aside, once they have what was written.
+func (s *server) files() []string {
+	s.t.Helper()
+	pattern := filepath.Join(s.dir, "treeline*") // with that of the search index, and their WALs
+	if s.url != "" {
+		db, err := sql.Open("postgres", s.url)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer db.Close()
+		for range 2 { // the first drops what was dropped, the second what that left behind
+			if _, err := db.Exec("CHECKPOINT"); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		if err := db.QueryRow(`SELECT current_setting('data_directory') || '/base/' || oid || '/*' FROM pg_database
+			WHERE datname = current_database()`).Scan(&pattern); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		s.t.Fatalf("the files %s: %v, %v", pattern, files, err)
+	}
+	return files
 }
 
 // archived returns the events of a log that the archive shows, by their indices, as search finds them.

@@ -45,7 +45,8 @@ func TestKillAtEveryStep(t *testing.T) {
 		s.close()
 		for _, next := range append(order, "") {
 			cmd := exec.Command(os.Args[0], "-test.run", "^TestKillAtEveryStep$", "-test.count", "1")
-			cmd.Env = append(os.Environ(), "TREELINE_TEST_KEEPER_DIR="+dir, "TREELINE_TEST_KEEPER_STEP="+next, fmt.Sprint("TREELINE_TEST_KEEPER_NOW=", s.clock.Load()))
+			cmd.Env = append(os.Environ(), "TREELINE_TEST_KEEPER_DIR="+dir, "TREELINE_TEST_KEEPER_URL="+s.url,
+				"TREELINE_TEST_KEEPER_STEP="+next, fmt.Sprint("TREELINE_TEST_KEEPER_NOW=", s.clock.Load()))
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			if err != nil && (!errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL) {
@@ -127,7 +128,7 @@ func killedKeeper(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newServerAt(t, dir, nil, time.UnixMicro(now))
+	s := newServerAt(t, dir, os.Getenv("TREELINE_TEST_KEEPER_URL"), nil, time.UnixMicro(now))
 	l := s.Log("acme")
 	s.signed(l)
 	retention.SetStep(func(step string) {

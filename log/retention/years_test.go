@@ -176,11 +176,7 @@ func (s *server) examine(month int, tenants []*tenant, dir string) {
 
 // where returns in which of the store's files a text is, and where in them.
 func (s *server) where(text string) (places []string) {
-	files, err := filepath.Glob(filepath.Join(s.dir, "treeline*"))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, path := range files {
+	for _, path := range s.files() {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			s.t.Fatal(err)
