@@ -118,12 +118,6 @@ func (c *custody) erasedOf(index uint64) []erasedBy {
 	return c.erased[i].by
 }
 
-// isOwn reports whether the event at index is the log's own.
-func (c *custody) isOwn(index uint64) bool {
-	_, ok := slices.BinarySearch(c.own, index)
-	return ok
-}
-
 // purgedSpans returns all that was purged.
 func (c *custody) purgedSpans() []Span {
 	out := make([]Span, len(c.purged))

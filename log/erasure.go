@@ -186,14 +186,16 @@ func (l *Log) PlanErasure(ctx context.Context, r ErasureRequest) (*ErasurePlan, 
 		at, more = found.Position, found.More && found.Position < p.Size
 		for i := range found.Records {
 			rec := &found.Records[i]
-			if rec.Index >= p.Size || c.isOwn(rec.Index) {
+			if rec.Index >= p.Size {
 				continue
 			}
 			e, err := rec.Shown()
 			if err != nil {
 				return nil, err
 			}
-			add(rec.Index, e, rec.ReceivedAt)
+			if !strings.HasPrefix(e.Action(), ownActions) { // which isn't one of the log's own, not even one that isn't in c yet
+				add(rec.Index, e, rec.ReceivedAt)
+			}
 		}
 	}
 	if purged := spansWithin(c.purgedSpans(), []Span{{0, p.Size}}); purged != nil && r.Archived != nil {
@@ -345,9 +347,12 @@ func chunksOfPointers(pointers []string, most int) func(yield func([]string) boo
 	return func(yield func([]string) bool) {
 		for len(pointers) > 0 {
 			n, size := 0, 0
-			for n < len(pointers) && (n == 0 || size+len(pointers[n]) <= most) {
-				size += 2*len(pointers[n]) + 3 // escapes, quotes, a comma
-				n++
+			for n < len(pointers) {
+				told := len(appendString(nil, pointers[n])) + 1 // and a comma
+				if n > 0 && size+told > most {
+					break
+				}
+				size, n = size+told, n+1
 			}
 			if !yield(pointers[:n:n]) {
 				return

@@ -161,3 +161,11 @@ func NewTurns() Turns { return newTurns() }
 
 // Take waits for a turn.
 func (t turns) Take(ctx context.Context) (done func(context.Context), err error) { return t.take(ctx) }
+
+// ToldErased returns how many bytes each of the events has of what is erased that an erasure is recorded in.
+func ToldErased(groups []ErasedGroup) (sizes []int) {
+	for _, part := range toldErased(groups) {
+		sizes = append(sizes, len(appendErased(nil, part)))
+	}
+	return sizes
+}

@@ -71,7 +71,8 @@ func (l *Log) carryOut(ctx context.Context) {
 	}
 }
 
-// removeStored carries out the next act, and reports whether there are more.
+// removeStored carries out the next act, and reports whether there are more. Content that is damaged keeps neither the rest of its act nor
+// those that follow from being carried out, but the act isn't done until it is mended.
 func (l *Log) removeStored(ctx context.Context) (more bool, err error) {
 	r := &l.removing
 	r.mu.Lock()
@@ -84,16 +85,27 @@ func (l *Log) removeStored(ctx context.Context) (more bool, err error) {
 	if n >= len(c.acts) {
 		return false, nil
 	}
-	if a := &c.acts[n]; a.erased == nil {
-		err = l.service.store.Purge(ctx, l.ID, a.spans)
-	} else {
-		err = l.reduce(ctx, c, a.spans)
+	err = l.removeAct(ctx, c, &c.acts[n])
+	if errors.Is(err, ErrDamaged) {
+		for i := n + 1; i < len(c.acts); i++ {
+			if rest := l.removeAct(ctx, c, &c.acts[i]); rest != nil && !errors.Is(rest, ErrDamaged) {
+				err = errors.Join(err, rest)
+			}
+		}
 	}
 	if err != nil {
 		return false, err
 	}
 	r.stored.Store(int64(n + 1))
 	return n+1 < len(c.acts), nil
+}
+
+// removeAct carries out one act.
+func (l *Log) removeAct(ctx context.Context, c *custody, a *act) error {
+	if a.erased == nil {
+		return l.service.store.Purge(ctx, l.ID, a.spans)
+	}
+	return l.reduce(ctx, c, a.spans)
 }
 
 // replay carries out all acts, when the log is opened: a store that was put back from a backup has what was removed since.
@@ -121,14 +133,19 @@ func (l *Log) replay(ctx context.Context) error {
 const reduceRun = 256
 
 // reduce leaves of the contents in spans what erasures leave of them. What a store has is replaced while nobody else can decide anything, so
-// that no other server puts back what this one has just removed.
+// that no other server puts back what this one has just removed. Contents that are damaged stay as they are, and are its error, an
+// ErrDamaged, after all others are reduced.
 func (l *Log) reduce(ctx context.Context, c *custody, spans []Span) error {
+	var damaged error
 	for _, s := range spans {
 		for from := s.From; from < s.To; from += reduceRun {
 			to := min(from+reduceRun, s.To)
-			todo, err := l.reducible(ctx, c, from, to)
+			todo, bad, err := l.reducible(ctx, c, from, to)
 			if err != nil {
 				return err
+			}
+			if damaged == nil {
+				damaged = bad
 			}
 			if len(todo) == 0 {
 				continue
@@ -138,7 +155,7 @@ func (l *Log) reduce(ctx context.Context, c *custody, spans []Span) error {
 			}
 		}
 	}
-	return nil
+	return damaged
 }
 
 // reduceRun does that with the entries [from, to).
@@ -154,7 +171,7 @@ func (l *Log) reduceRun(ctx context.Context, from, to uint64) error {
 	}
 	for range maxAttempts {
 		var todo []Reduced
-		if todo, err = l.reducible(ctx, c, from, to); err != nil || len(todo) == 0 {
+		if todo, _, err = l.reducible(ctx, c, from, to); err != nil || len(todo) == 0 {
 			return err
 		}
 		// A purge that was decided before may remove one of them at this moment.
@@ -165,13 +182,19 @@ func (l *Log) reduceRun(ctx context.Context, from, to uint64) error {
 	return err
 }
 
-// reducible returns what is to replace contents in [from, to).
-func (l *Log) reducible(ctx context.Context, c *custody, from, to uint64) (todo []Reduced, err error) {
+// reducible returns what is to replace contents in [from, to), and what is wrong with the first of them that can't be read.
+func (l *Log) reducible(ctx context.Context, c *custody, from, to uint64) (todo []Reduced, damaged, err error) {
 	err = l.service.store.Payloads(ctx, l.ID, from, to, func(at uint64, p Payload) error {
 		if p.Data == nil || c.purgedBy(at) != nil || c.erasedOf(at) == nil {
 			return nil
 		}
 		x, err := c.content(at, p, nil)
+		if errors.Is(err, ErrDamaged) {
+			if damaged == nil {
+				damaged = fmt.Errorf("entry %d: %w", at, err)
+			}
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", at, err)
 		}
@@ -180,7 +203,7 @@ func (l *Log) reducible(ctx context.Context, c *custody, from, to uint64) (todo 
 		}
 		return nil
 	})
-	return todo, err
+	return todo, damaged, err
 }
 
 // retain tells the store when what the log keeps expires, so that what expires together lies together.

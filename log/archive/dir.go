@@ -186,7 +186,8 @@ func (d *Dir) List(ctx context.Context, prefix string) (names []string, err erro
 		}
 		root = filepath.Join(d.path, dir)
 	}
-	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+	// With a separator at its end it is followed if it is a link, to another disk for example.
+	err = filepath.WalkDir(root+string(filepath.Separator), func(path string, e fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
 		}

@@ -152,13 +152,21 @@ func (k *Keeper) endOf(ctx context.Context, l *log.Log, from, to uint64) (uint64
 		}
 		at += uint64(len(records))
 	}
-	label := fmt.Sprintf("archive:%s:%d", l.Target().ID, from)
+	label := fmt.Sprint(archivedLabel(l), from)
 	text, err := k.config.Store.Label(ctx, label, strconv.FormatUint(to, 10))
 	if err != nil {
 		return 0, fmt.Errorf("noting which events of log %s are archived: %w", l.Name, err)
 	}
 	k.step("named")
-	to, err = strconv.ParseUint(text, 10, 64)
+	return endIn(label, text, from)
+}
+
+// archivedLabel begins the names of the labels that say, after what each bundle of a log begins with, where it ends.
+func archivedLabel(l *log.Log) string { return fmt.Sprintf("archive:%s:", l.Target().ID) }
+
+// endIn returns where a bundle ends, as a label says.
+func endIn(label, text string, from uint64) (uint64, error) {
+	to, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || to <= from {
 		return 0, fmt.Errorf("the store's label %s is %q, want an index above %d", label, text, from)
 	}

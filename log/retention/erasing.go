@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,6 +46,9 @@ func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error
 	bundles, err := k.archived(ctx, l)
 	if err != nil {
 		return fmt.Errorf("erasing in the archive: %w", err)
+	}
+	if err := k.forgetUnfinished(ctx, l, erasures, bundles); err != nil {
+		return err
 	}
 	for _, b := range bundles {
 		var concerned []int
@@ -93,6 +97,41 @@ func (k *Keeper) eraseArchived(ctx context.Context, l *log.Log, r *Report) error
 		}
 		k.step("finished")
 		r.Erasures = append(r.Erasures, e.ID)
+	}
+	return nil
+}
+
+// forgetUnfinished removes what interrupted writes have left in the archive of bundles with erased claims that aren't there, which nothing
+// else would ever remove. That they were begun to be written the store's labels say.
+func (k *Keeper) forgetUnfinished(ctx context.Context, l *log.Log, erasures []log.Erasure, bundles []archivedBundle) error {
+	if k.config.Archive == nil {
+		return nil
+	}
+	labels, err := k.config.Store.Labels(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for what was begun to be archived of log %s: %w", l.Name, err)
+	}
+	for label, text := range labels {
+		begin, ok := strings.CutPrefix(label, archivedLabel(l))
+		if !ok {
+			continue
+		}
+		from, err := strconv.ParseUint(begin, 10, 64)
+		if err != nil {
+			return fmt.Errorf("the store's label %s doesn't end in an index", label)
+		}
+		to, err := endIn(label, text, from)
+		if err != nil {
+			return err
+		}
+		b := archivedBundle{Bundle: archive.Bundle{Name: archive.Name(l.Origin, from, to), From: from, To: to}}
+		if slices.ContainsFunc(bundles, func(o archivedBundle) bool { return o.Name == b.Name }) ||
+			!slices.ContainsFunc(erasures, func(e log.Erasure) bool { return b.has(e.Entries()) }) {
+			continue
+		}
+		if err := k.config.Archive.Forget(ctx, b.Name); err != nil {
+			return fmt.Errorf("erasing in the archive what was begun to be written: %w", err)
+		}
 	}
 	return nil
 }
