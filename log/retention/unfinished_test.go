@@ -19,11 +19,11 @@ type halting struct {
 }
 
 func (h halting) Put(_ context.Context, name string, write func(io.Writer) error) error {
-	path := filepath.Join(h.dir, filepath.Dir(name), "."+filepath.Base(name)+".123")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	dir := filepath.Join(h.dir, filepath.FromSlash(filepath.Dir(name)))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.Create(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err
 	}
