@@ -175,6 +175,9 @@ func (s *Server) postErasure(w http.ResponseWriter, r *http.Request, l *log.Log,
 	if err != nil {
 		return err
 	}
+	if s.keeper != nil {
+		s.keeper.Wake()
+	}
 	s.logger.Info("claims erased", "log", l.Name, "erasure", e.ID, "by", key.ID)
 	return writeJSON(w, http.StatusCreated, viewErasure(l, e))
 }

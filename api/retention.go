@@ -196,6 +196,7 @@ const runPatience = 60 * time.Second
 
 // running are the logs that a run was asked for and that it goes on with.
 type running struct {
+	all  sync.WaitGroup
 	mu   sync.Mutex
 	logs map[log.ID]bool
 }
@@ -211,6 +212,7 @@ func (r *running) begin(id log.ID) bool {
 		r.logs = make(map[log.ID]bool)
 	}
 	r.logs[id] = true
+	r.all.Add(1)
 	return true
 }
 
@@ -218,6 +220,7 @@ func (r *running) end(id log.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.logs, id)
+	r.all.Done()
 }
 
 // runRetention has done now what the keeper does once a day, or says what that would be.

@@ -143,6 +143,7 @@ func (s *Server) Ops() http.Handler { return s.ops }
 // Close makes long polls answer at once, for a graceful stop, and ends what the server does by itself.
 func (s *Server) Close() {
 	s.close()
+	s.running.all.Wait()
 	s.writeDueUses()
 }
 

@@ -42,7 +42,7 @@ type exportEnd struct {
 
 func newExportCmd() *cobra.Command {
 	var log, format, output, cursor string
-	var filters []string
+	var filters, withhold []string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "export [QUERY]",
@@ -65,6 +65,7 @@ The cursor that is printed at the end is for the next export: with --cursor and 
 	cmd.Flags().StringVar(&log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
 	cmd.Flags().StringArrayVar(&filters, "filter", nil, "`NAME=VALUE` that events must match (repeatable)")
 	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson, json, csv or bundle")
+	cmd.Flags().StringArrayVar(&withhold, "withhold", nil, "`POINTER` of claims that a bundle doesn't show, such as /actor/email or /metadata/* (repeatable)")
 	cmd.Flags().StringVar(&cursor, "cursor", "", "begin where the export ended that printed this")
 	cmd.Flags().StringVarP(&output, "output", "o", "-", "`FILE` to save to, - for standard output")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the end as JSON")
@@ -79,7 +80,7 @@ The cursor that is printed at the end is for the next export: with --cursor and 
 		query.Set("format", format)
 		for _, f := range filters {
 			name, value, ok := strings.Cut(f, "=")
-			if !ok || slices.Contains([]string{"format", "compression", "cursor", "after", "log"}, name) {
+			if !ok || slices.Contains([]string{"format", "compression", "cursor", "after", "log", "withhold"}, name) {
 				return withHint(fmt.Errorf("--filter %q is no filter", f), "give it like --filter action=user.created")
 			}
 			query.Add(name, value)
@@ -89,6 +90,9 @@ The cursor that is printed at the end is for the next export: with --cursor and 
 		}
 		if cursor != "" {
 			query.Set("cursor", cursor)
+		}
+		for _, pointer := range withhold {
+			query.Add("withhold", pointer)
 		}
 		c, err := newClient(cmd, client)
 		if err != nil {

@@ -101,12 +101,15 @@ func (o *feedOptions) newFeeder(service *log.Service, logger *slog.Logger, regis
 }
 
 // feedInBackground runs a feeder, and returns what ends it.
-func feedInBackground(feeder *witness.Feeder) (end func()) {
+func feedInBackground(feeder *witness.Feeder) (end func()) { return inBackground(feeder.Run) }
+
+// inBackground runs run until end is called, which waits until it has ended.
+func inBackground(run func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		feeder.Run(ctx)
+		run(ctx)
 	}()
 	return func() {
 		cancel()

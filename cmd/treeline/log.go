@@ -157,22 +157,12 @@ func newLogFreezeCmd() *cobra.Command {
 	}.build()
 }
 
-func newLogCloseCmd() *cobra.Command {
-	return oneLogCmd{
-		name: "close", short: "Offboard a log's customer: end the log", method: http.MethodPost, path: "/freeze", final: true,
-		long: `Close is what to do when the customer whose log it is leaves. It freezes the log, as treeline log freeze does. What is in it stays
-and can be read: this version has no archive to move it to, and doesn't purge. Revoke the keys that are no longer needed.`,
-		note: "It is frozen, and nothing of it was archived or purged: this version does neither. Its keys are still good: see treeline key list.",
-	}.build()
-}
-
 // oneLogCmd is a command about one log that shows what the server answers: the log.
 type oneLogCmd struct {
 	name, short, long string
 	method, path      string // behind the log's
 	settings          bool   // the request has settings, which flags give
 	final             bool   // it can't be undone, and has to be confirmed
-	note              string // for people
 }
 
 func (o oneLogCmd) build() *cobra.Command {
@@ -215,9 +205,6 @@ func (o oneLogCmd) build() *cobra.Command {
 		var l logInfo
 		if err := decodeAnswer(answer, &l); err != nil {
 			return err
-		}
-		if o.note != "" {
-			fmt.Fprintln(cmd.ErrOrStderr(), o.note)
 		}
 		return l.print(cmd.OutOrStdout())
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -106,7 +107,15 @@ func (p *problem) hint() string {
 		return "the event is stored but no checkpoint covers it yet: try again, or look at the server's /readyz"
 	case p.Code == "not_witnessed":
 		return "the event is stored but the hub's witnesses haven't cosigned what covers it yet: try again, or look at the server's /readyz"
-	case p.Code == "frozen", p.Code == "log_stopped", p.Code == "key_replaced", p.Code == "key_ended":
+	case p.Code == "own_approval":
+		return "have another person approve it, with a key of their own"
+	case p.Code == "held":
+		return "see which by: treeline hold list"
+	case p.Code == "plan_changed":
+		return "do it again: what would be erased is looked for anew"
+	case p.Code == "approval_needed":
+		return "see it by: treeline retention show"
+	case slices.Contains([]string{"frozen", "log_stopped", "key_replaced", "key_ended", "min_age", "released", "nothing_to_erase", "running"}, p.Code):
 		return "" // no other id helps, nor does waiting
 	case p.Status == http.StatusUnauthorized:
 		return "give a valid key by --key-file FILE or TREELINE_KEY (a new server writes its admin key to admin.key in its data directory)"

@@ -22,6 +22,7 @@ func isProof(data []byte) bool { return bytes.HasPrefix(data, []byte(proofHeader
 
 func newProofCmd() *cobra.Command {
 	var log, output string
+	var withhold []string
 	var hub, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "proof EVENT_ID",
@@ -40,6 +41,7 @@ event. It is checked offline with: treeline verify FILE --vkey VKEY --policy HUB
 	client := addClientFlags(cmd)
 	cmd.Flags().StringVar(&log, "log", "", "`NAME` of the log, for a key that isn't bound to one")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "`FILE` to save to, - for standard output (default EVENT_ID.tlog-proof)")
+	cmd.Flags().StringArrayVar(&withhold, "withhold", nil, "`POINTER` of claims that the file doesn't show, such as /actor/email or /targets/*/name (repeatable)")
 	cmd.Flags().BoolVar(&hub, "hub", false, "save a hub proof, which the witnesses of the server's hub stand behind")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -68,6 +70,9 @@ event. It is checked offline with: treeline verify FILE --vkey VKEY --policy HUB
 		}
 		if hub {
 			query.Set("hub", "true")
+		}
+		for _, pointer := range withhold {
+			query.Add("withhold", pointer)
 		}
 		proof, err := c.do(cmd.Context(), &request{
 			method:     http.MethodGet,

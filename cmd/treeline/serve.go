@@ -24,7 +24,9 @@ import (
 	"github.com/treeline-log/treeline/api"
 	"github.com/treeline-log/treeline/checkpoint"
 	"github.com/treeline-log/treeline/log"
+	"github.com/treeline-log/treeline/log/archive"
 	"github.com/treeline-log/treeline/log/postgres"
+	"github.com/treeline-log/treeline/log/retention"
 )
 
 // serveOptions are the flags of serve.
@@ -50,6 +52,10 @@ type serveOptions struct {
 	hub       bool
 	hubPublic bool
 	list      api.WitnessList
+	// Of retention.
+	archive    string
+	coolingOff time.Duration
+	approval   bool
 	// Of the interface.
 	rates          log.Rates
 	trustedProxies []string
@@ -87,6 +93,10 @@ func newServeCmd() *cobra.Command {
 	f.BoolVar(&o.hubPublic, "hub-public", false, "let anybody read the hub's checkpoint and tiles: which logs grew and when, by their ids")
 	f.Uint64Var(&o.list.QPD, "witness-list-qpd", api.DefaultQPD, "how many checkpoints of a log a day /witness/logs announces to witnesses")
 	f.StringVar(&o.list.Contact, "contact", "", "how witnesses' operators reach you, as /witness/logs says it")
+	f.StringVar(&o.archive, "archive", "", "the archive, dir:PATH or s3://BUCKET/PREFIX?…, to which contents go before they are purged; without one nothing is purged "+
+		"but of logs that have archiving off")
+	f.DurationVar(&o.coolingOff, "retention-cooling-off", 168*time.Hour, "how long a change of a retention policy that loses something waits before it takes effect")
+	f.BoolVar(&o.approval, "retention-approval", true, "such a change takes effect only when another API key has approved it")
 	f.IntVar(&o.rates.Events, "log-events-per-second", 0, "events a second that a log takes on average, unless it has a limit of its own; 0: no limit")
 	f.IntVar(&o.rates.Requests, "log-requests-per-second", 0, "requests a second that are answered about a log on average, likewise; 0: no limit")
 	f.StringSliceVar(&o.trustedProxies, "trusted-proxies", nil, "`CIDR,…` of proxies whose X-Forwarded-For tells where a request comes from, for keys that are for some networks")
@@ -94,6 +104,9 @@ func newServeCmd() *cobra.Command {
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
+
+// maxCoolingOff is the longest cooling-off time.
+const maxCoolingOff = 365 * 24 * time.Hour
 
 func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error {
 	logger, err := newLogger(stderr, o.logFormat, o.logLevel)
@@ -107,6 +120,9 @@ func serve(ctx context.Context, o serveOptions, stdout, stderr io.Writer) error 
 	}
 	if o.interval < 10*time.Millisecond || o.interval > time.Hour {
 		return fmt.Errorf("--checkpoint-interval %v: from 10ms to 1h", o.interval)
+	}
+	if o.coolingOff < 0 || o.coolingOff > maxCoolingOff {
+		return fmt.Errorf("--retention-cooling-off %v: from 0s to %v", o.coolingOff, maxCoolingOff)
 	}
 	if o.lanes < 1 || o.lanes > 64 || o.conns < 2 || o.conns > 1000 {
 		return errors.New("--lanes: from 1 to 64; --db-conns: from 2 to 1000")
@@ -178,18 +194,25 @@ type running struct {
 	service *log.Service
 	server  *api.Server
 	feeding func() // ends the feeding of witnesses; nil: there are none
+	keeping func() // ends what the keeper does; nil: it hasn't begun
+	archive archive.Archive
 	keyFile string
 }
 
 func (r *running) close() {
-	if r.feeding != nil {
-		r.feeding()
+	for _, end := range []func(){r.keeping, r.feeding} {
+		if end != nil {
+			end()
+		}
 	}
 	if r.service != nil {
 		r.service.Close()
 	}
 	if r.fence != nil {
 		r.fence.Close()
+	}
+	if r.archive != nil {
+		r.archive.Close()
 	}
 	for _, store := range []log.Store{r.replica, r.store} {
 		if store != nil {
@@ -236,12 +259,16 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if r.fence, err = o.openFence(ctx); err != nil {
 		return nil, err
 	}
+	if r.archive, err = openArchive(ctx, o.archive, logger); err != nil {
+		return nil, fmt.Errorf("--archive: %w", err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.service, err = log.Open(ctx, log.Config{
 		Store: r.store, Seed: seed, Fence: r.fence, Prefix: prefix, Interval: o.interval, Logger: logger, Metrics: registry,
 		Lanes: lanes, SingleLogBatches: o.singleLogBatches, Shared: o.onPostgres(), Replica: openReplica,
 		MLDSA: o.mldsa, System: true, Hub: o.hub, HubPublic: o.hubPublic,
+		RetentionCoolingOff: o.coolingOff, RetentionApproval: o.approval,
 		Policy: o.witnesses.policy, FailOpen: o.failOpen, AcceptClaims: o.witnesses.acceptClaims,
 		AcceptedBy: log.ByCommand("treeline serve --accept-witness-claim", userName()),
 	})
@@ -256,7 +283,9 @@ func (o serveOptions) start(ctx context.Context, prefix string, logger *slog.Log
 	if r.keyFile, err = o.ensureAdminKey(ctx, r.service); err != nil {
 		return nil, err
 	}
-	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list, Rates: o.rates, Proxies: o.proxies}
+	keeper := retention.New(retention.Config{Service: r.service, Store: r.store, Archive: r.archive, Logger: logger, Metrics: registry})
+	r.keeping = inBackground(keeper.Run)
+	c := api.Config{Service: r.service, Seed: seed, Logger: logger, Registry: registry, List: o.list, Rates: o.rates, Proxies: o.proxies, Keeper: keeper}
 	if o.witnesses.policy != nil {
 		feeder, err := o.newFeeder(r.service, logger, registry)
 		if err != nil {

@@ -47,6 +47,7 @@ type Keeper struct {
 	config Config
 	alerts *alerts
 	looked map[log.ID]time.Time // when it was looked last for what has expired
+	wake   chan struct{}
 }
 
 // New returns a Keeper.
@@ -63,7 +64,7 @@ func New(c Config) *Keeper {
 	if c.BundleEvents == 0 {
 		c.BundleEvents = BundleEvents
 	}
-	return &Keeper{config: c, alerts: newAlerts(c.Logger, c.Metrics), looked: make(map[log.ID]time.Time)}
+	return &Keeper{config: c, alerts: newAlerts(c.Logger, c.Metrics), looked: make(map[log.ID]time.Time), wake: make(chan struct{}, 1)}
 }
 
 // Report is what was done with a log, or in a dry run what would be.
@@ -107,7 +108,16 @@ func (k *Keeper) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-k.wake:
 		}
+	}
+}
+
+// Wake has Run look at once for what is to be done, as after an erasure.
+func (k *Keeper) Wake() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 
