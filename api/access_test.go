@@ -300,43 +300,73 @@ func (s *testServer) toldRequests(name string) map[string]request {
 		s.post("/v1/keys", s.admin, fmt.Sprintf(`{"role":"reader","log":%q}`, name)).into(s.t, http.StatusCreated, &made)
 		return made.ID
 	}
+	for _, other := range []string{"to-close", "to-approve", "to-cancel"} {
+		s.log(other)
+	}
+	pending := func(name string) string { // the body of a request about what another key has asked for
+		var r retentionInfo
+		s.put("/v1/logs/"+name+"/retention", s.key(log.RoleManager, name), `{"max":"90d","reason":"r"}`).into(s.t, http.StatusAccepted, &r)
+		if name == "to-cancel" {
+			return fmt.Sprintf(`{"request":%q,"reason":"r"}`, r.Pending.ID)
+		}
+		return fmt.Sprintf(`{"request":%q}`, r.Pending.ID)
+	}
+	hold := s.hold(name, s.admin, `{"actor_id":"somebody"}`)
+	s.appendPerson(name, "erased")
+	erased := s.erase(name, s.admin, "erased")
+	s.appendPerson(name, "told")
 	return map[string]request{
-		"POST /v1/events":                 {path: "/v1/events?log=" + name, body: `{"action":"a"}`},
-		"POST /v1/events/batch":           {path: "/v1/events/batch?log=" + name, body: `{"events":[{"action":"a"}]}`},
-		"GET /v1/events":                  {path: "/v1/events?log=" + name},
-		"GET /v1/events/{id}":             {path: "/v1/events/e?log=" + name},
-		"GET /v1/events/{id}/proof":       {path: "/v1/events/e/proof?log=" + name},
-		"GET /v1/feed":                    {path: "/v1/feed?timeout=0s&log=" + name},
-		"GET /v1/export":                  {path: "/v1/export?log=" + name},
-		"GET /v1/checkpoint":              {path: "/v1/checkpoint?log=" + name},
-		"GET /v1/proofs/inclusion":        {path: "/v1/proofs/inclusion?index=0&size=1&log=" + name},
-		"GET /v1/proofs/consistency":      {path: "/v1/proofs/consistency?from=0&to=1&log=" + name},
-		"GET /v1/access":                  {path: "/v1/access?log=" + name},
-		"GET /v1/verify":                  {path: "/v1/verify?log=" + name},
-		"POST /v1/logs":                   {path: "/v1/logs", body: `{}`},
-		"GET /v1/logs":                    {path: "/v1/logs"},
-		"GET /v1/logs/{name}":             {path: "/v1/logs/" + name},
-		"PATCH /v1/logs/{name}":           {path: "/v1/logs/" + name, body: `{"title":"T"}`},
-		"POST /v1/logs/{name}/freeze":     {path: "/v1/logs/" + name + "/freeze"},
-		"POST /v1/keys":                   {path: "/v1/keys", body: `{"role":"admin"}`},
-		"GET /v1/keys":                    {path: "/v1/keys"},
-		"GET /v1/keys/{id}":               {path: "/v1/keys/" + newKey()},
-		"DELETE /v1/keys/{id}":            {path: "/v1/keys/" + newKey()},
-		"POST /v1/keys/{id}/rotate":       {path: "/v1/keys/" + newKey() + "/rotate"},
-		"GET /logs/{name}/checkpoint":     {path: "/logs/" + name + "/checkpoint"},
-		"GET /logs/{name}/tile/{path...}": {path: "/logs/" + name + "/tile/0/000.p/1"},
-		"GET /logs/{name}/growth/{index}": {path: "/logs/hub/growth/0"},
-		"GET /witness/logs":               {path: "/witness/logs"},
-		"GET /openapi.yaml":               {path: "/openapi.yaml"},
-		"GET /healthz":                    {path: "/healthz"},
-		"GET /readyz":                     {path: "/readyz"},
+		"POST /v1/events":                        {path: "/v1/events?log=" + name, body: `{"action":"a"}`},
+		"POST /v1/events/batch":                  {path: "/v1/events/batch?log=" + name, body: `{"events":[{"action":"a"}]}`},
+		"GET /v1/events":                         {path: "/v1/events?log=" + name},
+		"GET /v1/events/{id}":                    {path: "/v1/events/e?log=" + name},
+		"GET /v1/events/{id}/proof":              {path: "/v1/events/e/proof?log=" + name},
+		"GET /v1/feed":                           {path: "/v1/feed?timeout=0s&log=" + name},
+		"GET /v1/export":                         {path: "/v1/export?log=" + name},
+		"GET /v1/checkpoint":                     {path: "/v1/checkpoint?log=" + name},
+		"GET /v1/proofs/inclusion":               {path: "/v1/proofs/inclusion?index=0&size=1&log=" + name},
+		"GET /v1/proofs/consistency":             {path: "/v1/proofs/consistency?from=0&to=1&log=" + name},
+		"GET /v1/access":                         {path: "/v1/access?log=" + name},
+		"GET /v1/verify":                         {path: "/v1/verify?log=" + name},
+		"POST /v1/logs":                          {path: "/v1/logs", body: `{}`},
+		"GET /v1/logs":                           {path: "/v1/logs"},
+		"GET /v1/logs/{name}":                    {path: "/v1/logs/" + name},
+		"PATCH /v1/logs/{name}":                  {path: "/v1/logs/" + name, body: `{"title":"T"}`},
+		"POST /v1/logs/{name}/freeze":            {path: "/v1/logs/" + name + "/freeze"},
+		"POST /v1/logs/{name}/close":             {path: "/v1/logs/to-close/close", body: `{"reason":"r"}`},
+		"GET /v1/logs/{name}/retention":          {path: "/v1/logs/" + name + "/retention"},
+		"PUT /v1/logs/{name}/retention":          {path: "/v1/logs/" + name + "/retention", body: `{"max":"90d","reason":"r"}`},
+		"POST /v1/logs/{name}/retention/approve": {path: "/v1/logs/to-approve/retention/approve", body: pending("to-approve")},
+		"POST /v1/logs/{name}/retention/cancel":  {path: "/v1/logs/to-cancel/retention/cancel", body: pending("to-cancel")},
+		"POST /v1/logs/{name}/retention/run":     {path: "/v1/logs/" + name + "/retention/run"},
+		"POST /v1/holds":                         {path: "/v1/holds?log=" + name, body: `{"matter":"m","reason":"r","filter":{"actor_id":"nobody"}}`},
+		"GET /v1/holds":                          {path: "/v1/holds?log=" + name},
+		"GET /v1/holds/{id}":                     {path: "/v1/holds/" + hold.ID + "?log=" + name},
+		"POST /v1/holds/{id}/release":            {path: "/v1/holds/" + hold.ID + "/release?log=" + name, body: `{"reason":"r"}`},
+		"POST /v1/erasures":                      {path: "/v1/erasures?log=" + name, body: erasing("told", s.plan(name, s.admin, "told").Plan)},
+		"GET /v1/erasures":                       {path: "/v1/erasures?log=" + name},
+		"GET /v1/erasures/{id}":                  {path: "/v1/erasures/" + erased.ID + "?log=" + name},
+		"POST /v1/keys":                          {path: "/v1/keys", body: `{"role":"admin"}`},
+		"GET /v1/keys":                           {path: "/v1/keys"},
+		"GET /v1/keys/{id}":                      {path: "/v1/keys/" + newKey()},
+		"DELETE /v1/keys/{id}":                   {path: "/v1/keys/" + newKey()},
+		"POST /v1/keys/{id}/rotate":              {path: "/v1/keys/" + newKey() + "/rotate"},
+		"GET /logs/{name}/checkpoint":            {path: "/logs/" + name + "/checkpoint"},
+		"GET /logs/{name}/tile/{path...}":        {path: "/logs/" + name + "/tile/0/000.p/1"},
+		"GET /logs/{name}/growth/{index}":        {path: "/logs/hub/growth/0"},
+		"GET /witness/logs":                      {path: "/witness/logs"},
+		"GET /openapi.yaml":                      {path: "/openapi.yaml"},
+		"GET /healthz":                           {path: "/healthz"},
+		"GET /readyz":                            {path: "/readyz"},
 	}
 }
 
 // Each route that there is, is told of as the documentation says: an act or a read by one event, and nothing else.
 func TestEachRouteIsTold(t *testing.T) {
 	t.Parallel()
-	s := newTestServerWith(t, 10*time.Millisecond, func(c *log.Config) { c.Hub = true })
+	s := newTestServerWith(t, 10*time.Millisecond, func(c *log.Config) {
+		c.Hub, c.RetentionApproval, c.RetentionCoolingOff = true, true, time.Hour
+	})
 	s.log("acme")
 	requests := s.toldRequests("acme")
 	s.until("the hub to have entries", func() bool { return s.service.Log("hub").Sizes().Released > 0 })

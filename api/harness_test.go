@@ -28,6 +28,7 @@ import (
 	"github.com/treeline-log/treeline/log"
 	"github.com/treeline-log/treeline/log/postgres"
 	"github.com/treeline-log/treeline/log/postgres/pgtest"
+	"github.com/treeline-log/treeline/log/retention"
 	"github.com/treeline-log/treeline/log/sqlite"
 )
 
@@ -98,7 +99,8 @@ func newTestServerWith(t testing.TB, interval time.Duration, change func(*log.Co
 	}
 	apiConfig := api.Config{
 		Service: s.service, Seed: testSeed, Logger: logger, Registry: registry,
-		Now: func() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) },
+		Keeper: retention.New(retention.Config{Service: s.service, Store: s.store, Logger: logger, Metrics: registry}),
+		Now:    func() time.Time { return time.Now().Add(time.Duration(s.clock.Load())) },
 	}
 	for _, change := range changeAPI {
 		change(&apiConfig)
@@ -234,7 +236,11 @@ type problem struct {
 		Parameter string `json:"parameter"`
 		Detail    string `json:"detail"`
 	} `json:"errors"`
-	IDs []string `json:"ids"`
+	IDs    []string        `json:"ids"`
+	Holds  []string        `json:"holds"`
+	Record json.RawMessage `json:"record"`
+	Proof  string          `json:"proof"`
+	Purge  json.RawMessage `json:"purge"`
 }
 
 var codeRE = regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)

@@ -29,6 +29,8 @@ type tenant struct {
 	cursors        []string
 	accesses       []string // cursors, too: of what was done to the log
 	exports        []string // the same of exports: to resume one, and to go on after it
+	hold, erasure  string   // their ids
+	plan           string   // of an erasure
 	size           int
 	named          int // how many of the markers aren't of events
 }
@@ -61,7 +63,7 @@ func TestTenantsSeeNothingOfEachOther(t *testing.T) {
 		if got.status >= http.StatusInternalServerError {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
-		theirs := strings.Contains(r.path, other.name) || strings.Contains(r.path, "/v1/keys/") || strings.Contains(r.path, "cursor=")
+		theirs := strings.Contains(r.path, other.name) || strings.Contains(r.path, other.hold) || strings.Contains(r.path, other.erasure) || strings.Contains(r.path, "/v1/keys/") || strings.Contains(r.path, "cursor=")
 		if theirs && got.status < http.StatusBadRequest {
 			rt.Fatalf("%s %s: got %d %s", r.method, r.path, got.status, got.body)
 		}
@@ -130,6 +132,20 @@ func TestNothingOfAnotherTenantCostsAnything(t *testing.T) {
 		{"GET", "/v1/logs/%s", other.name, never.name, ""},
 		{"PATCH", "/v1/logs/%s", other.name, never.name, `{"title":"x"}`},
 		{"POST", "/v1/logs/%s/freeze", other.name, never.name, ""},
+		{"POST", "/v1/logs/%s/close", other.name, never.name, `{"reason":"r"}`},
+		{"GET", "/v1/logs/%s/retention", other.name, never.name, ""},
+		{"PUT", "/v1/logs/%s/retention", other.name, never.name, `{"max":"90d","reason":"r"}`},
+		{"POST", "/v1/logs/%s/retention/approve", other.name, never.name, `{"request":"x"}`},
+		{"POST", "/v1/logs/%s/retention/cancel", other.name, never.name, `{"request":"x","reason":"r"}`},
+		{"POST", "/v1/logs/%s/retention/run", other.name, never.name, ""},
+		{"GET", "/v1/holds?log=%s", other.name, never.name, ""},
+		{"POST", "/v1/holds?log=%s", other.name, never.name, `{"matter":"m","reason":"r"}`},
+		{"GET", "/v1/holds/%s", other.hold, "018f0a5c", ""},
+		{"POST", "/v1/holds/%s/release", other.hold, "018f0a5c", `{"reason":"r"}`},
+		{"GET", "/v1/erasures?log=%s", other.name, never.name, ""},
+		{"POST", "/v1/erasures?log=%s", other.name, never.name, erasing("x", "")},
+		{"POST", "/v1/erasures", other.plan, strings.Repeat("A", len(other.plan)), erasing("person of "+other.name, "%s")},
+		{"GET", "/v1/erasures/%s", other.erasure, "018f0a5c", ""},
 		{"GET", "/v1/events/%s", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events/%s/proof", other.ids[0], "id-0000", ""},
 		{"GET", "/v1/events?cursor=%s", cursor, "AQAAAAAAAAAHAAZg8sPSjfILecp0XvUPMorq1EpG0jQD", ""},
@@ -196,6 +212,13 @@ func (s *testServer) newTenant() *tenant {
 	}
 	x.named = len(x.markers)
 	s.appendMarked(x, 3)
+	manager := x.keys[slices.Index(log.Roles, log.RoleManager)]
+	s.appendPerson(x.name, "erased of "+x.name)
+	s.appendPerson(x.name, "person of "+x.name)
+	hold, erased := s.hold(x.name, manager, `{"actor_id":"nobody of `+x.name+`"}`), s.erase(x.name, manager, "erased of "+x.name)
+	x.hold, x.erasure, x.plan = hold.ID, erased.ID, s.plan(x.name, manager, "person of "+x.name).Plan
+	x.markers = append(x.markers, x.hold, x.erasure)
+	x.named += 2
 	var export struct {
 		End struct{ Cursor string }
 	}
@@ -249,7 +272,7 @@ func (s *testServer) pattern(r request) string {
 }
 
 // otherRequests is how many kinds of requests askFor knows.
-var otherRequests = 32 + len(nameless)
+var otherRequests = 45 + len(nameless)
 
 // ask returns a request of x for something of another tenant's.
 func (x *tenant) ask(t *rapid.T, other *tenant) request {
@@ -342,8 +365,34 @@ func (x *tenant) askFor(t *rapid.T, other *tenant, kind int) request {
 		return request{
 			method: "POST", path: "/v1/keys", key: key, body: fmt.Sprintf(`{"role":"reader","log":%q}`, other.name),
 		}
+	case 32:
+		return request{method: "POST", path: "/v1/logs/" + other.name + "/close", key: key, body: `{"reason":"r"}`}
+	case 33:
+		return request{method: "GET", path: "/v1/logs/" + other.name + "/retention", key: key}
+	case 34:
+		return request{method: "PUT", path: "/v1/logs/" + other.name + "/retention", key: key, body: `{"max":"90d","reason":"r"}`}
+	case 35:
+		return request{method: "POST", path: "/v1/logs/" + other.name + "/retention/approve", key: key, body: `{"request":"x"}`}
+	case 36:
+		return request{method: "POST", path: "/v1/logs/" + other.name + "/retention/cancel", key: key, body: `{"request":"x","reason":"r"}`}
+	case 37:
+		return request{method: "POST", path: "/v1/logs/" + other.name + "/retention/run", key: key, body: `{"dry_run":true}`}
+	case 38:
+		return request{method: "POST", path: "/v1/holds?log=" + other.name, key: key, body: `{"matter":"m","reason":"r"}`}
+	case 39:
+		return get("/v1/holds")
+	case 40:
+		return get("/v1/holds/" + other.hold)
+	case 41:
+		return request{method: "POST", path: "/v1/holds/" + other.hold + "/release", key: key, body: `{"reason":"r"}`}
+	case 42: // the plan is of the other's log
+		return request{method: "POST", path: "/v1/erasures", key: key, body: erasing("person of "+other.name, other.plan)}
+	case 43:
+		return get("/v1/erasures")
+	case 44:
+		return get("/v1/erasures/" + other.erasure)
 	default:
-		return request{method: "GET", path: nameless[kind-32], key: key}
+		return request{method: "GET", path: nameless[kind-45], key: key}
 	}
 }
 
@@ -386,7 +435,8 @@ func TestNoAnswerCountsWhatOthersDo(t *testing.T) {
 		"/v1/proofs/consistency?from=1", "/v1/access?action=treeline.key.*", "/v1/access?action=treeline.log.updated&from=-1h&limit=1", "/v1/verify",
 		"/v1/logs", "/v1/logs/" + me.name, "/v1/keys", "/v1/keys/" + me.reader[3:15], "/logs/" + me.name + "/checkpoint",
 		"/logs/" + me.name + "/tile/0/000.p/3", "/logs/" + me.name + "/tile/entries/000.p/3", "/logs/" + me.name + "/growth/0",
-		"/witness/logs", "/healthz", "/readyz", "/openapi.yaml",
+		"/witness/logs", "/healthz", "/readyz", "/openapi.yaml", "/v1/logs/" + me.name + "/retention", "/v1/holds", "/v1/holds/" + me.hold,
+		"/v1/erasures", "/v1/erasures/" + me.erasure,
 	}
 	asked := make(map[string]bool)
 	for _, path := range paths {
@@ -407,6 +457,9 @@ func TestNoAnswerCountsWhatOthersDo(t *testing.T) {
 		},
 		func() { s.patch("/v1/logs/"+other.name, s.admin, `{"title":"`+hex.EncodeToString(random(6))+`"}`) },
 		func() { s.post("/v1/logs", s.admin, `{}`) },
+		func() { s.put("/v1/logs/"+other.name+"/retention", s.admin, `{"max":"90d","reason":"r"}`) },
+		func() { s.hold(other.name, s.admin, `{"actor_id":"another"}`) },
+		func() { s.erase(other.name, s.admin, "person of "+other.name) },
 		func() {
 			for _, path := range []string{"/v1/events", "/v1/export", "/v1/access", "/v1/verify"} {
 				s.get(path, other.keys[slices.Index(log.Roles, log.RoleAuditor)])

@@ -47,9 +47,14 @@ func TestWhatCannotBeRecordedIsNotDone(t *testing.T) {
 	s := newTestServer(t, 10*time.Millisecond)
 	s.append("default", 0, 10)
 	id := s.key(log.RoleReader, "default")[3:15]
+	s.appendPerson("default", "someone")
+	hold, plan := s.hold("default", s.admin, `{"actor_id":"nobody"}`), s.plan("default", s.admin, "someone")
 	state := func() string {
-		logs, keys := s.get("/v1/logs", s.admin), s.get("/v1/keys", s.admin)
-		return sizesRE.ReplaceAllString(lastUseRE.ReplaceAllString(string(logs.body)+string(keys.body), ""), "") // which change by themselves
+		var all string
+		for _, path := range []string{"/v1/logs", "/v1/keys", "/v1/logs/default/retention", "/v1/holds", "/v1/erasures"} {
+			all += string(s.get(path, s.admin).body)
+		}
+		return sizesRE.ReplaceAllString(lastUseRE.ReplaceAllString(all, ""), "") // which change by themselves
 	}
 	before, size := state(), s.service.Log(log.SystemName).Sizes().Size
 	s.store.failAppends.Store(true)
@@ -57,6 +62,12 @@ func TestWhatCannotBeRecordedIsNotDone(t *testing.T) {
 		{method: "POST", path: "/v1/logs", body: `{"name":"new"}`},
 		{method: "PATCH", path: "/v1/logs/default", body: `{"title":"new"}`},
 		{method: "POST", path: "/v1/logs/default/freeze"},
+		{method: "PUT", path: "/v1/logs/default/retention", body: `{"max":"90d","reason":"r"}`},
+		{method: "POST", path: "/v1/logs/default/retention/run"},
+		{method: "POST", path: "/v1/logs/default/close", body: `{"reason":"r"}`},
+		{method: "POST", path: "/v1/holds", body: `{"matter":"m","reason":"r"}`},
+		{method: "POST", path: "/v1/holds/" + hold.ID + "/release", body: `{"reason":"r"}`},
+		{method: "POST", path: "/v1/erasures", body: erasing("someone", plan.Plan)},
 		{method: "POST", path: "/v1/keys", body: `{"role":"reader"}`},
 		{method: "DELETE", path: "/v1/keys/" + id},
 		{method: "POST", path: "/v1/keys/" + id + "/rotate"},

@@ -103,7 +103,7 @@ func (s *testServer) tryRole(pattern, cell, name, key string) {
 		path += "?timeout=0s"
 	}
 	r := request{method: method, path: path, key: key}
-	if method == http.MethodPost || method == http.MethodPatch {
+	if method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch {
 		r.body = `{}`
 	}
 	got := s.do(r)

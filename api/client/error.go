@@ -18,7 +18,14 @@ type Error struct {
 	Detail    string   `json:"detail"`
 	RequestID string   `json:"request_id"` // by which the server's operator finds it
 	Errors    []Item   `json:"errors"`
-	IDs       []string `json:"ids"` // of the events in conflict, or whose outcome is unknown
+	IDs       []string `json:"ids"`   // of the events in conflict, or whose outcome is unknown
+	Holds     []string `json:"holds"` // that forbid it, by their ids
+
+	// Of an event that was purged (IsCode(err, "purged")) what is left: its record without content, its proof file, and the record of the
+	// log's own event that says so.
+	Record *Record `json:"record"`
+	Proof  string  `json:"proof"`
+	Purge  *Record `json:"purge"`
 
 	retryAfter time.Duration
 }

@@ -154,10 +154,31 @@ type Record struct {
 	Event        Event     `json:"event"`
 	Seed         string    `json:"seed"` // that the event's commitments are salted with, lower-case hex
 
+	// Of an event of which claims were erased, instead of Event and Seed: its claims, and the log's events that say so.
+	Claims   []Claim `json:"claims,omitempty"`
+	ErasedBy []Ref   `json:"erased_by,omitempty"`
+	// Of an event that was purged, instead of all that: the log's event that says so, and the event digest in its entry.
+	PurgedBy *Ref   `json:"purged_by,omitempty"`
+	Digest   string `json:"digest,omitempty"`
+
 	// Duplicate and Proof are of an append's answer only. Duplicate: the event was there already. Proof: the proof file, once the
 	// state that was waited for is reached.
 	Duplicate bool   `json:"duplicate,omitempty"`
 	Proof     string `json:"proof,omitempty"`
+}
+
+// Claim is one part of an event: opened by Salt and Value, or, if it was erased, with its Commitment only.
+type Claim struct {
+	Pointer    string          `json:"pointer"`
+	Salt       string          `json:"salt,omitempty"`
+	Value      json.RawMessage `json:"value,omitempty"`
+	Commitment string          `json:"commitment,omitempty"`
+}
+
+// Ref names an event of the log.
+type Ref struct {
+	ID    string `json:"id"`
+	Index uint64 `json:"index"`
 }
 
 // Place is where an event of a batch is.
