@@ -145,6 +145,41 @@ func (s *faultStore) ChangeKey(ctx context.Context, id string, change func(*log.
 	return s.Store.ChangeKey(ctx, id, change)
 }
 
+func (s *faultStore) IDsWithPrefix(ctx context.Context, id log.ID, prefix string, fn func(string, uint64) error) error {
+	s.calls.add(ctx, fmt.Sprintf("ids in %v from %s", id, prefix))
+	return s.Store.IDsWithPrefix(ctx, id, prefix, fn)
+}
+
+func (s *faultStore) Custody(ctx context.Context) (map[log.ID]uint64, error) {
+	s.calls.add(ctx, "custody")
+	return s.Store.Custody(ctx)
+}
+
+func (s *faultStore) Guard(ctx context.Context, id log.ID) (func(), error) {
+	s.calls.add(ctx, fmt.Sprint("guard of ", id))
+	return s.Store.Guard(ctx, id)
+}
+
+func (s *faultStore) Reduce(ctx context.Context, id log.ID, contents []log.Reduced) error {
+	s.calls.add(ctx, fmt.Sprint("reduce contents of ", id))
+	return s.Store.Reduce(ctx, id, contents)
+}
+
+func (s *faultStore) Purge(ctx context.Context, id log.ID, spans []log.Span) error {
+	s.calls.add(ctx, fmt.Sprint("purge contents of ", id))
+	return s.Store.Purge(ctx, id, spans)
+}
+
+func (s *faultStore) Shred(ctx context.Context) (bool, error) {
+	s.calls.add(ctx, "shred")
+	return s.Store.Shred(ctx)
+}
+
+func (s *faultStore) Retain(ctx context.Context, id log.ID, class string) error {
+	s.calls.add(ctx, fmt.Sprint("retain contents of ", id))
+	return s.Store.Retain(ctx, id, class)
+}
+
 // Whatever a store can be asked is noted, but for what only the service itself asks, and when keys were used.
 func TestAllCallsOfTheStoreAreNoted(t *testing.T) {
 	t.Parallel()

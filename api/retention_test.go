@@ -315,9 +315,7 @@ func TestAPurgedEventIsGone(t *testing.T) {
 		t.Errorf("got %s\nand %s", p.Record, p.Purge)
 	}
 	trust := log.Trust{Removals: new(log.Removals)}
-	for _, v := range verifiers(t, "test.example/logs/default") {
-		trust.Keys = append(trust.Keys, v)
-	}
+	trust.Keys = append(trust.Keys, verifiers(t, "test.example/logs/default")...)
 	s.until("the purge's event to be signed", func() bool { return s.get("/v1/events/"+purge.ID+"/proof", manager).status == http.StatusOK })
 	if _, err := trust.Removals.Add(s.get("/v1/events/"+purge.ID+"/proof", manager).body, trust); err != nil {
 		t.Error(err)
@@ -376,9 +374,7 @@ func TestWithheldClaims(t *testing.T) {
 	s := newTestServer(t, 10*time.Millisecond)
 	r := s.appendPerson("default", "jane")
 	var trust log.Trust
-	for _, v := range verifiers(t, "test.example/logs/default") {
-		trust.Keys = append(trust.Keys, v)
-	}
+	trust.Keys = append(trust.Keys, verifiers(t, "test.example/logs/default")...)
 	withheld := func(d *log.Disclosure) (pointers []string) {
 		for i := range d.Claims {
 			if d.Claims[i].Withheld() {

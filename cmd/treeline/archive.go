@@ -271,7 +271,7 @@ Exit codes: 0 all are VALID; 1 could not run; 3 one is not verifiable; 4 one is 
 		for i := range all {
 			b := &all[i]
 			v, err := archive.Read(cmd.Context(), a, b.Name, trust, nil)
-			code := exitOK
+			var code int
 			b.Result, b.Reason, code = judge(err)
 			switch {
 			case code == exitFailure && errors.Is(err, archive.ErrUnsound):

@@ -82,7 +82,7 @@ func filterJSON(filters url.Values) map[string]any {
 	return out
 }
 
-// logPath returns a path with the log that it is about.
+// logQuery returns the parameter that names a log, if one is named.
 func logQuery(log string) url.Values {
 	if log == "" {
 		return nil
@@ -146,7 +146,7 @@ QUERY is that of treeline search, whose help has the grammar; without one all of
 	return cmd
 }
 
-// newLogListCmdOf returns a command "list" of what a log has.
+// newListOfLogCmd returns a command "list" of what a log has.
 func newListOfLogCmd(short, what, header string, row func(item json.RawMessage) ([]string, error)) *cobra.Command {
 	var log string
 	var asJSON bool
