@@ -170,6 +170,7 @@ func newRetentionSetCmd() *cobra.Command {
 		EraseEarly bool   `json:"erase_early"`
 		Reason     string `json:"reason"`
 	}
+	noArchive := false // not --archive, whose variable is that of serve and of commands on an archive
 	cmd := retentionCmd("set LOG --max AGE --reason REASON", "Change for how long a log's contents are kept",
 		`Set changes the policy of a log. An age is like 30d, 6y, 1y30d or forever, from 30d to 10y, and counted from when an event was received. The
 presets are soc2 and pci (1y), hipaa and sec17a4 (6y), and finance (7y): kept for that long, and no longer.
@@ -181,10 +182,11 @@ cooling-off time, and until it was approved with another key: treeline retention
 			f.StringVar(&in.Preset, "preset", "", "soc2, pci, hipaa, sec17a4 or finance, instead of ages")
 			f.StringVar(&in.Min, "min", "", "`AGE` before which nothing is purged or erased (default none)")
 			f.StringVar(&in.Max, "max", "", "`AGE` at which contents are purged")
-			f.BoolVar(&in.Archive, "archive", true, "purge only what was archived and verified; =false purges without an archive")
+			f.BoolVar(&noArchive, "no-archive", false, "purge what isn't archived, too; otherwise only what was archived and verified")
 			f.BoolVar(&in.EraseEarly, "erase-early", false, "let claims be erased before --min")
 			f.StringVar(&in.Reason, "reason", "", "why, for who reads the log")
 		}, func(args []string) (*request, error) {
+			in.Archive = !noArchive
 			return jsonRequest(http.MethodPut, retentionPath(args[0]), in)
 		})
 	return cmd

@@ -242,53 +242,36 @@ const eventHeader = "TIME\tACTOR\tACTION\tTARGET\tOUTCOME\tID"
 
 // eventRow returns a record as a row under eventHeader.
 func eventRow(record json.RawMessage) ([]string, error) {
-	var r struct {
-		ID         string
-		ReceivedAt string `json:"received_at"`
-		Event      struct {
-			Action, Outcome string
-			OccurredAt      string `json:"occurred_at"`
-			Actor           struct{ ID, Name, Email string }
-			Targets         []struct{ ID, Type, Name string }
-		}
-	}
-	if err := decodeAnswer(record, &r); err != nil {
+	e, err := shownOf(record)
+	if err != nil {
 		return nil, err
 	}
-	at := r.Event.OccurredAt
+	at := e.OccurredAt
 	if at == "" {
-		at = r.ReceivedAt
+		at = e.ReceivedAt
 	}
 	if second, _, ok := strings.Cut(at, "."); ok {
 		at = second + "Z"
 	}
-	actor := named(r.Event.Actor.ID, r.Event.Actor.Email, r.Event.Actor.Name)
 	target := ""
-	if n := len(r.Event.Targets); n > 0 {
-		first := r.Event.Targets[0]
+	if n := len(e.Targets); n > 0 {
+		first := e.Targets[0]
 		target = strings.TrimPrefix(first.Type+" "+named(first.ID, first.Name), " ")
 		if n > 1 {
 			target += fmt.Sprintf(" +%d", n-1)
 		}
 	}
-	return []string{at, actor, r.Event.Action, target, r.Event.Outcome, r.ID}, nil
+	return []string{at, named(e.Actor.ID, e.Actor.Email, e.Actor.Name), e.Action, target, e.Outcome, e.ID}, nil
 }
 
 // eventChanges says what a record's event changed, from what to what.
 func eventChanges(record json.RawMessage) (string, error) {
-	var r struct {
-		Event struct {
-			Changes []struct {
-				Field         string
-				Before, After json.RawMessage
-			}
-		}
-	}
-	if err := decodeAnswer(record, &r); err != nil {
+	e, err := shownOf(record)
+	if err != nil {
 		return "", err
 	}
 	var all []string
-	for _, c := range r.Event.Changes {
+	for _, c := range e.Changes {
 		all = append(all, fmt.Sprintf("%s: %s -> %s", c.Field, cmp.Or(string(c.Before), "-"), cmp.Or(string(c.After), "-")))
 	}
 	return strings.Join(all, ", "), nil
