@@ -59,6 +59,8 @@ type verifyCounts struct {
 	Chain       uint64 `json:"chain"`      // entries that were compared with the hash of the one before
 	TreeNodes   uint64 `json:"tree_nodes"` // stored ones
 	Checkpoints int    `json:"checkpoints"`
+	Purged      uint64 `json:"purged"` // events whose content is gone, as an event of the log says
+	Erased      uint64 `json:"erased"` // contents of which claims are gone, likewise
 }
 
 // verifyRepeat is what it takes to check the same without trusting this server. Paths are below its base URL, $SERVER in commands.
@@ -143,7 +145,7 @@ func (s *Server) getVerify(w http.ResponseWriter, r *http.Request, l *log.Log, q
 func newVerifyResult(ctx context.Context, check *log.Recheck, l *log.Log, report *log.FsckReport) (*verifyResult, error) {
 	result := &verifyResult{
 		Log: l.Name, Origin: l.Origin, From: check.From, To: check.To, Verdict: "ok",
-		Checked:  verifyCounts{report.Entries, report.Contents, report.Links, report.Nodes, report.Checkpoints},
+		Checked:  verifyCounts{report.Entries, report.Contents, report.Links, report.Nodes, report.Checkpoints, report.Purged, report.Erased},
 		Problems: report.Problems, Truncated: report.Truncated, Root: report.Root, Size: check.Against.Size, VKeys: l.VKeys,
 		Witnesses: []witness{}, Repeat: newVerifyRepeat(l, check.From),
 	}

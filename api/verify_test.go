@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,8 +32,8 @@ type verifyResult struct {
 	Log, Origin, Verdict, Root, Checkpoint string
 	From, To, Size                         uint64
 	Checked                                struct {
-		Entries, Contents, Chain, Checkpoints uint64
-		TreeNodes                             uint64 `json:"tree_nodes"`
+		Entries, Contents, Chain, Checkpoints, Purged, Erased uint64
+		TreeNodes                                             uint64 `json:"tree_nodes"`
 	}
 	Problems  []log.FsckProblem
 	Truncated bool
@@ -148,6 +150,45 @@ func TestVerify(t *testing.T) {
 	}
 	if len(r.Repeat.Commands) == 0 || !strings.Contains(r.Repeat.Commands[0], l.VKeys[0]) {
 		t.Errorf("commands: got %q", r.Repeat.Commands)
+	}
+}
+
+// What was erased and purged, as the log's own events say, is counted, and nothing is wrong.
+func TestVerifyCountsWhatWasRemoved(t *testing.T) {
+	t.Parallel()
+	var later atomic.Int64
+	s := newTestServerWith(t, 10*time.Millisecond, func(c *log.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	l := s.log("acme")
+	s.post("/v1/events/batch?wait=signed&log=acme", s.admin, `{"events":[{"action":"a","actor_id":"u","actor_email":"u@example.com"},{"action":"a","actor_id":"u"},{"action":"a"}]}`).
+		into(t, http.StatusCreated, new(any))
+	plan, err := l.PlanErasure(t.Context(), log.ErasureRequest{Subject: url.Values{"actor_id": {"u"}}, Claims: []string{"/actor/email"}, LegalBasis: "17(1)(b)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Erase(t.Context(), log.ByServer(), plan); err != nil {
+		t.Fatal(err)
+	}
+	s.appendSigned("acme", 1)
+	if c := s.verify("?log=acme", s.admin).result; c == nil || c.Verdict != "ok" || c.Checked.Erased != 1 || c.Checked.Purged != 0 || c.Checked.Contents != 5 {
+		t.Errorf("after an erasure: got %+v", c)
+	}
+	if _, err := l.SetRetention(t.Context(), log.ByServer(), log.Retention{Max: log.Age{Days: 30}}, "policy 12"); err != nil {
+		t.Fatal(err)
+	}
+	s.appendSigned("acme", 1)
+	later.Store(int64(31 * 24 * time.Hour))
+	x, err := l.Expired(t.Context(), 0, 3)
+	if err == nil {
+		err = l.Purge(t.Context(), log.ByServer(), x.Spans, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.appendSigned("acme", 1)
+	if c := s.verify("?log=acme", s.admin).result; c == nil || c.Verdict != "ok" || c.Checked.Erased != 0 || c.Checked.Purged != 3 || c.Checked.Contents != 5 {
+		t.Errorf("after a purge: got %+v", c)
 	}
 }
 

@@ -120,6 +120,8 @@ type checkResult struct {
 		Chain       uint64 `json:"chain"`
 		TreeNodes   uint64 `json:"tree_nodes"`
 		Checkpoints uint64 `json:"checkpoints"`
+		Purged      uint64 `json:"purged"`
+		Erased      uint64 `json:"erased"`
 	} `json:"checked"`
 	Problems   []log.FsckProblem `json:"problems"`
 	Truncated  bool              `json:"truncated"`
@@ -133,8 +135,8 @@ type checkResult struct {
 
 func (r *checkResult) print(w io.Writer, text string) {
 	fmt.Fprintf(w, "log %s: entries [%d, %d) of the checkpoint of size %d\n", printable(r.Log, ""), r.From, r.To, r.Size)
-	fmt.Fprintf(w, "  checked: %d entries, %d links of the chain, %d tree nodes, %d checkpoints, %d events re-hashed\n",
-		r.Checked.Entries, r.Checked.Chain, r.Checked.TreeNodes, r.Checked.Checkpoints, r.Checked.Contents)
+	fmt.Fprintf(w, "  checked: %d entries, %d links of the chain, %d tree nodes, %d checkpoints, %d events re-hashed%s\n", r.Checked.Entries, r.Checked.Chain,
+		r.Checked.TreeNodes, r.Checked.Checkpoints, r.Checked.Contents, removedText(r.Checked.Purged, r.Checked.Erased))
 	if r.Root != "" {
 		fmt.Fprintf(w, "  root of the first %d entries: %s\n", r.To, printable(r.Root, ""))
 	}

@@ -246,7 +246,7 @@ func (r *fsckResult) print(w io.Writer, o fsckOptions) {
 		if o.skipContents {
 			fmt.Fprint(w, "; events not read\n")
 		} else {
-			fmt.Fprintf(w, ", %d events re-hashed\n", l.Contents)
+			fmt.Fprintf(w, ", %d events re-hashed%s\n", l.Contents, removedText(l.Purged, l.Erased))
 		}
 		fmt.Fprintf(w, "  root of the entries: %s\n", l.Root)
 		for _, p := range l.Problems {
@@ -323,3 +323,14 @@ func (v *verdict) Error() string { return v.text }
 
 // ExitCode is the exit code that stands for the verdict.
 func (v *verdict) ExitCode() int { return v.code }
+
+// removedText says how many events were purged, and of how many claims were erased, as the log's own events say; "" if of none.
+func removedText(purged, erased uint64) (text string) {
+	if erased > 0 {
+		text = fmt.Sprintf(", %d of them without erased claims", erased)
+	}
+	if purged > 0 {
+		text += fmt.Sprintf(", %d purged", purged)
+	}
+	return text
+}

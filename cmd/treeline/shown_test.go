@@ -54,3 +54,11 @@ func TestTheArchivesVariableIsForTheArchive(t *testing.T) {
 	}
 	visit(newRootCmd())
 }
+
+func TestRemovedText(t *testing.T) {
+	for want, n := range map[string][2]uint64{"": {}, ", 3 purged": {3, 0}, ", 2 of them without erased claims, 1 purged": {1, 2}} {
+		if got := removedText(n[0], n[1]); got != want {
+			t.Errorf("%d purged, %d erased: got %q, want %q", n[0], n[1], got, want)
+		}
+	}
+}
