@@ -187,7 +187,7 @@ func TestVerifyCountsWhatWasRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.appendSigned("acme", 1)
-	if c := s.verify("?log=acme", s.admin).result; c == nil || c.Verdict != "ok" || c.Checked.Erased != 0 || c.Checked.Purged != 3 || c.Checked.Contents != 5 {
+	if c := s.verify("?log=acme", s.admin).result; c == nil || c.Verdict != "ok" || c.Checked.Erased != 0 || c.Checked.Purged != 3 || c.Checked.Contents != 6 {
 		t.Errorf("after a purge: got %+v", c)
 	}
 }

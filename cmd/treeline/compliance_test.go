@@ -60,6 +60,20 @@ func TestWhatTheCompliancePageNamesExists(t *testing.T) {
 	}
 }
 
+// Nor does any other page show a command that isn't there.
+func TestWhatOtherPagesRunExists(t *testing.T) {
+	for _, page := range []string{"../README.md", "api.md", "architecture.md", "operations.md", "performance.md", "spec.md", "threat-model.md"} {
+		for _, line := range commandLines(readDoc(t, page)) {
+			if strings.Contains(line, "…") {
+				continue // it shows a part
+			}
+			if err := checkCommandLine(line); err != nil && !strings.Contains(err.Error(), "arguments") {
+				t.Errorf("%s: %s: %v", page, line, err)
+			}
+		}
+	}
+}
+
 // Command lines are told from what only looks like one.
 func TestCommandLinesAreChecked(t *testing.T) {
 	for line, wrong := range map[string]string{
