@@ -66,7 +66,10 @@ func TestWhatOtherPagesRunExists(t *testing.T) {
 	for _, page := range []string{"../README.md", "api.md", "architecture.md", "operations.md", "performance.md", "spec.md", "threat-model.md"} {
 		_, examples := commandLines(readDoc(t, page))
 		for _, line := range examples {
-			if err := checkCommandLine(line); err != nil && !strings.HasPrefix(line, "treeline is listening") {
+			if strings.Contains(line, " …") || strings.HasPrefix(line, "treeline is listening") {
+				continue
+			}
+			if err := checkCommandLine(line); err != nil {
 				t.Errorf("%s: %s: %v", page, line, err)
 			}
 		}

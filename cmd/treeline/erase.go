@@ -142,7 +142,7 @@ copies that can be reached. Their commitments stay, so that everything still ver
 says which claims of which events, by whom and on what legal basis, and never the values.
 
 It first makes a dry run and prints what would be erased, then asks. What was already handed out, exports and proof files among them,
-can't be reached. Nor are events found whose content was purged: what an archive has of these stays there.
+can't be reached.
 
 A claim is a JSON Pointer, in which * stands for a whole segment: /actor/email, /actor/name, /targets/*/name, /context/ip, /metadata/*.`,
 		Example: `  treeline erase --actor user_456 --claim /actor/email --claim /actor/name --legal-basis 'GDPR 17(1)(b)' --reference DSR-1 --log acme`,
