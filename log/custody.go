@@ -488,14 +488,19 @@ func (l *Log) decide(ctx context.Context, by By, fn func(ctx context.Context, c 
 // custodyPause is how often what other servers have decided is looked for.
 const custodyPause = 2 * time.Second
 
-// learnCustody learns what other servers have decided.
-func (s *Service) learnCustody(ctx context.Context) error {
+// custodyRounds is after how many of these rounds all logs that have grown are looked at, whether or not a server has announced anything.
+const custodyRounds = 30
+
+// learnCustody learns what other servers have decided: of logs of which they say so, and of all that have grown if asked to. A server
+// that was killed between deciding something and announcing it will never say so.
+func (s *Service) learnCustody(ctx context.Context, all bool) error {
 	numbers, err := s.store.Custody(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for what was decided about logs: %w", err)
 	}
 	for _, l := range s.Tenants() {
-		if number := numbers[l.ID]; number != l.decided.Load() {
+		number := numbers[l.ID]
+		if number != l.decided.Load() || all && l.Sizes().Size > l.custody.Load().size {
 			if _, err := l.learnOwn(ctx); err != nil {
 				return fmt.Errorf("log %s: %w", l.Name, err)
 			}
@@ -509,12 +514,12 @@ func (s *Service) learnCustody(ctx context.Context) error {
 func (s *Service) followCustody(ctx context.Context) {
 	tick := time.NewTicker(custodyPause)
 	defer tick.Stop()
-	for {
+	for round := 1; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := s.learnCustody(ctx); err != nil && ctx.Err() == nil {
+			if err := s.learnCustody(ctx, round%custodyRounds == 0); err != nil && ctx.Err() == nil {
 				s.metrics.failures.WithLabelValues("custody").Inc()
 				s.logger.Warn("what other servers decided can't be read, will be tried again", "error", err)
 			}

@@ -99,3 +99,24 @@ func TestErasureOfOddNames(t *testing.T) {
 		t.Errorf("it was told in %d events", told)
 	}
 }
+
+// What a server has decided that was killed before it announced it is learned all the same.
+func TestUnannouncedDecisionsAreLearned(t *testing.T) {
+	s := newTestService(t)
+	s.setRetention(log.Retention{Max: log.Forever, EraseEarly: true})
+	s.people(3, 3)
+	if _, err := s.erase(1, "/actor/name"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.log().Unannounced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, all := range []bool{false, true} {
+		if err := s.LearnCustody(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := s.log().Erasures(t.Context()); err != nil || (len(e) == 1) != all {
+			t.Errorf("asked for all: %v: it knows of %d erasures, %v", all, len(e), err)
+		}
+	}
+}

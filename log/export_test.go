@@ -169,3 +169,16 @@ func ToldErased(groups []ErasedGroup) (sizes []int) {
 	}
 	return sizes
 }
+
+// Unannounced has the service know nothing of what was decided about a log, as if another server had decided it and was killed before it
+// announced that; LearnCustody has it look for such.
+func (l *Log) Unannounced(ctx context.Context) error {
+	if err := l.service.learnCustody(ctx, false); err != nil {
+		return err
+	}
+	l.custody.Store(new(custody))
+	return nil
+}
+
+// LearnCustody learns what other servers have decided.
+func (s *Service) LearnCustody(ctx context.Context, all bool) error { return s.learnCustody(ctx, all) }
