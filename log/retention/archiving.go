@@ -138,7 +138,7 @@ func (k *Keeper) bundleOf(ctx context.Context, l *log.Log, index, end uint64) (n
 // endOf returns where the bundle ends that begins at an index. That is decided once, for all servers and also after a crash, so that nothing is
 // archived under two names.
 func (k *Keeper) endOf(ctx context.Context, l *log.Log, from, to uint64) (uint64, error) {
-	bytes := 0
+	bytes, pace := 0, newPace()
 	for at := from; at < to; {
 		records, err := l.Records(ctx, at, min(at+readRun, to), readBytes)
 		if err != nil {
@@ -151,6 +151,9 @@ func (k *Keeper) endOf(ctx context.Context, l *log.Log, from, to uint64) (uint64
 			}
 		}
 		at += uint64(len(records))
+		if err := pace.rest(ctx); err != nil {
+			return 0, err
+		}
 	}
 	label := fmt.Sprint(archivedLabel(l), from)
 	text, err := k.config.Store.Label(ctx, label, strconv.FormatUint(to, 10))
@@ -220,6 +223,7 @@ func (k *Keeper) writer(ctx context.Context, l *log.Log, name string) func(io.Wr
 
 // eachRecord calls fn with each of the records [from, to).
 func eachRecord(ctx context.Context, l *log.Log, from, to uint64, fn func(*log.Record) error) error {
+	pace := newPace()
 	for at := from; at < to; {
 		records, err := l.Records(ctx, at, min(at+readRun, to), readBytes)
 		if err != nil {
@@ -231,6 +235,9 @@ func eachRecord(ctx context.Context, l *log.Log, from, to uint64, fn func(*log.R
 			}
 		}
 		at += uint64(len(records))
+		if err := pace.rest(ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -259,12 +266,15 @@ func (k *Keeper) readBack(ctx context.Context, l *log.Log, name string, recorded
 		return out, err
 	}
 	var records []log.Record // from index on
-	stale := false
+	stale, pace := false, newPace()
 	v, err := archive.Read(ctx, k.config.Archive, name, trust, func(index uint64, d *log.Disclosure) error {
 		if index < from || index >= to {
 			return nil // which is found to be wrong
 		}
 		if len(records) == 0 {
+			if err := pace.rest(ctx); err != nil {
+				return err
+			}
 			if records, err = l.Records(ctx, index, min(index+readRun, to), readBytes); err != nil {
 				return err
 			}
