@@ -58,7 +58,7 @@ func (s *Service) tellActs(ctx context.Context) error {
 	if !s.config.System {
 		return nil
 	}
-	labels, err := s.store.Labels(ctx)
+	labels, err := s.store.Labels(ctx, "")
 	if err != nil {
 		return fmt.Errorf("reading labels: %w", err)
 	}

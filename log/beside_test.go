@@ -24,7 +24,7 @@ func TestActsBesideTheStoreAreToldAtTheNextStart(t *testing.T) {
 	acted := time.Now()
 	for _, want := range []error{nil, errInjected} {
 		err := log.DoBeside(t.Context(), store, by, act, func(ctx context.Context) error {
-			if labels, err := store.Labels(ctx); err != nil || len(labels) == 0 {
+			if labels, err := store.Labels(ctx, ""); err != nil || len(labels) == 0 {
 				t.Errorf("it is done before the store has it: %v, %v", labels, err)
 			}
 			return want

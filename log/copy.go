@@ -49,7 +49,7 @@ var (
 
 // checkServed returns an error if a store isn't to be served.
 func checkServed(ctx context.Context, store Reader) error {
-	labels, err := store.Labels(ctx)
+	labels, err := store.Labels(ctx, "")
 	if err != nil {
 		return fmt.Errorf("reading labels: %w", err)
 	}
@@ -159,7 +159,7 @@ func takeInventory(ctx context.Context, store Reader) (i inventory, err error) {
 	if i.keys, err = store.Keys(ctx); err != nil {
 		return i, fmt.Errorf("reading the list of keys: %w", err)
 	}
-	if i.labels, err = store.Labels(ctx); err != nil {
+	if i.labels, err = store.Labels(ctx, ""); err != nil {
 		return i, fmt.Errorf("reading labels: %w", err)
 	}
 	return i, nil

@@ -179,7 +179,7 @@ func dump(t *testing.T, s log.Reader) []string {
 			t.Fatal(err)
 		}
 	}
-	labels, err := s.Labels(t.Context())
+	labels, err := s.Labels(t.Context(), "")
 	check(err)
 	for _, mark := range []string{"moved", "copied", "copying"} {
 		delete(labels, mark)
@@ -338,7 +338,7 @@ func TestCopyAgainSaysThatItIsDone(t *testing.T) {
 	}
 	store := m.target()
 	defer m.close(store)
-	if labels, err := store.Labels(t.Context()); err != nil || len(labels) != 0 {
+	if labels, err := store.Labels(t.Context(), ""); err != nil || len(labels) != 0 {
 		t.Errorf("the second target has labels %v, %v", labels, err)
 	}
 
@@ -563,7 +563,7 @@ func TestCopyRefusesADamagedSource(t *testing.T) {
 			source, target := m.source(), m.target()
 			defer m.close(source)
 			defer m.close(target)
-			if labels, err := source.Labels(t.Context()); err != nil || labels["moved"] != "" {
+			if labels, err := source.Labels(t.Context(), ""); err != nil || labels["moved"] != "" {
 				t.Errorf("the source's labels: %v, %v", labels, err)
 			}
 			if err := m.refusal(target); !errors.Is(err, log.ErrCopying) {
@@ -583,7 +583,7 @@ func TestCopyRefusesATargetThatIsInUse(t *testing.T) {
 		}
 		source := m.source()
 		defer m.close(source)
-		if labels, _ := source.Labels(t.Context()); labels["moved"] != "" {
+		if labels, _ := source.Labels(t.Context(), ""); labels["moved"] != "" {
 			t.Errorf("%s: the source was marked", name)
 		}
 	}

@@ -396,7 +396,10 @@ func (l *Log) Erasures(ctx context.Context) ([]Erasure, error) {
 	if err != nil {
 		return nil, err
 	}
-	labels, err := l.service.store.Labels(ctx)
+	if !slices.ContainsFunc(c.acts, func(a act) bool { return a.erased != nil }) {
+		return nil, nil
+	}
+	labels, err := l.service.store.Labels(ctx, l.erasureLabel(""))
 	if err != nil {
 		return nil, fmt.Errorf("reading labels: %w", err)
 	}

@@ -195,8 +195,8 @@ type Reader interface {
 	// Counts counts the rows of a log, wherever its head stands. Contents that were purged count until Shred has removed them.
 	Counts(ctx context.Context, log ID) (Counts, error)
 	IndexReader
-	// Labels returns all texts that are kept, by their names.
-	Labels(ctx context.Context) (map[string]string, error)
+	// Labels returns the texts that are kept under names that begin with a prefix, by their names.
+	Labels(ctx context.Context, prefix string) (map[string]string, error)
 	// Keys returns all API keys in the order of their creation.
 	Keys(ctx context.Context) ([]Key, error)
 }

@@ -122,7 +122,7 @@ func markOf(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	labels, err := s.Labels(t.Context())
+	labels, err := s.Labels(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
 	}

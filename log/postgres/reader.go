@@ -441,15 +441,15 @@ func unpackTexts(array string) (texts []string, err error) {
 	return texts, nil
 }
 
-// Labels returns all labels.
-func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
+// Labels returns the labels whose names begin with a prefix.
+func (s *Store) Labels(ctx context.Context, prefix string) (map[string]string, error) {
 	labels := make(map[string]string)
 	err := each(ctx, s.read, sqlLabels, func(rows *sql.Rows) error {
 		var name, value string
 		err := rows.Scan(&name, &value)
 		labels[name] = value
 		return err
-	})
+	}, prefix, prefix+"\U0010ffff") // which is after all characters
 	return labels, err
 }
 

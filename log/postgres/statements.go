@@ -134,7 +134,7 @@ const (
 	sqlIDs = `
 		SELECT id, idx FROM ids WHERE log = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT 10000`
 	sqlLabels = `
-		SELECT name, value FROM labels`
+		SELECT name, value FROM labels WHERE name >= $1 AND name < $2`
 	sqlKeys = `
 		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
 		       replaced_by, last_used_at

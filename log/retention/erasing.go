@@ -107,16 +107,12 @@ func (k *Keeper) forgetUnfinished(ctx context.Context, l *log.Log, erasures []lo
 	if k.config.Archive == nil {
 		return nil
 	}
-	labels, err := k.config.Store.Labels(ctx)
+	labels, err := k.config.Store.Labels(ctx, archivedLabel(l))
 	if err != nil {
 		return fmt.Errorf("looking for what was begun to be archived of log %s: %w", l.Name, err)
 	}
 	for label, text := range labels {
-		begin, ok := strings.CutPrefix(label, archivedLabel(l))
-		if !ok {
-			continue
-		}
-		from, err := strconv.ParseUint(begin, 10, 64)
+		from, err := strconv.ParseUint(strings.TrimPrefix(label, archivedLabel(l)), 10, 64)
 		if err != nil {
 			return fmt.Errorf("the store's label %s doesn't end in an index", label)
 		}

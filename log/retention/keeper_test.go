@@ -417,6 +417,31 @@ func TestErasureOfWhatWasPurged(t *testing.T) {
 	}
 }
 
+// How far a bundle goes is decided once, though more has expired by the time that it is written.
+func TestABundleHasOneName(t *testing.T) {
+	dir := t.TempDir()
+	o := &outage{Archive: openArchive(t, "dir:"+dir+"/archive")}
+	s := newServer(t, dir, o)
+	l := s.create("acme", month)
+	s.append(l, 10, "none")
+	s.signed(l)
+	s.pass(31 * day)
+	first := l.Sizes().Size
+	retention.SetStep(func(step string) { o.down.Store(o.down.Load() || step == "named") })
+	r, err := s.keeper.RunOnce(t.Context(), l, false)
+	retention.SetStep(nil)
+	if err != nil || r.Blocked == nil || r.Purged != 0 {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	o.down.Store(false)
+	s.append(l, 5, "none")
+	s.signed(l)
+	s.pass(31 * day)
+	if r := s.run(l); r.Purged != 15 || len(r.Bundles) != 2 || r.Bundles[0].To != first {
+		t.Errorf("got %+v, want a bundle up to %d and another one", r, first)
+	}
+}
+
 // A server without an archive purges nothing of a log whose policy asks for one, and says so.
 func TestNoArchiveNoPurge(t *testing.T) {
 	t.Parallel()

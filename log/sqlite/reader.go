@@ -346,8 +346,8 @@ func unpackTexts(array string) (texts []string, err error) {
 	return texts, nil
 }
 
-// Labels returns all labels.
-func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
+// Labels returns the labels whose names begin with a prefix.
+func (s *Store) Labels(ctx context.Context, prefix string) (map[string]string, error) {
 	labels := make(map[string]string)
 	err := each(ctx, s.read, sqlLabels, func(rows *sqlx.Rows) error {
 		var name, value string
@@ -356,7 +356,7 @@ func (s *Store) Labels(ctx context.Context) (map[string]string, error) {
 		}
 		labels[name] = value
 		return nil
-	})
+	}, prefix, prefix+"\U0010ffff") // which is after all characters
 	return labels, err
 }
 

@@ -91,7 +91,7 @@ const (
 	sqlIDsBetween = `
 		SELECT id, idx FROM ids WHERE log = ? AND id >= ? AND id < ? ORDER BY id`
 	sqlLabels = `
-		SELECT name, value FROM labels`
+		SELECT name, value FROM labels WHERE name >= ? AND name < ?`
 	sqlKeys = `
 		SELECT id, hash, role, log, name, created_at, created_by, networks, actions, event_rate, request_rate, expires_at, revoked_at,
 		       replaced_by, last_used_at

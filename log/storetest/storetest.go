@@ -650,8 +650,16 @@ func testLabel(t *testing.T, o Opener) {
 	if got, err := s.Label(t.Context(), "name", "third"); err != nil || got != "first" {
 		t.Errorf("label after a restart: got %q, %v, want first", got, err)
 	}
-	if got, err := s.Labels(t.Context()); err != nil || !maps.Equal(got, map[string]string{"name": "first"}) {
+	if got, err := s.Labels(t.Context(), ""); err != nil || !maps.Equal(got, map[string]string{"name": "first"}) {
 		t.Errorf("labels: got %v, %v", got, err)
+	}
+	for _, name := range []string{"nam", "names", "namf"} {
+		if _, err := s.Label(t.Context(), name, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Labels(t.Context(), "name"); err != nil || !maps.Equal(got, map[string]string{"name": "first", "names": "x"}) {
+		t.Errorf("labels that begin with a text: got %v, %v", got, err)
 	}
 }
 
@@ -933,7 +941,7 @@ func testImport(t *testing.T, o Opener) {
 	if err := s.RenameLabel(t.Context(), "label", "again"); !errors.Is(err, log.ErrNotFound) {
 		t.Errorf("renaming no label: got %v, want ErrNotFound", err)
 	}
-	if got, err := s.Labels(t.Context()); err != nil || !maps.Equal(got, map[string]string{"renamed": "text"}) {
+	if got, err := s.Labels(t.Context(), ""); err != nil || !maps.Equal(got, map[string]string{"renamed": "text"}) {
 		t.Errorf("labels: got %v, %v", got, err)
 	}
 }
