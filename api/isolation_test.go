@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -420,7 +421,11 @@ func (a answer) alone() string {
 	if lines := bytes.SplitAfter(a.body, []byte("\n")); bytes.HasPrefix(a.body, []byte(`{"checked":`)) {
 		a.body = lines[len(lines)-2] // the result: how much was checked before depends on the time
 	}
-	return cursorRE.ReplaceAllString(lastUseRE.ReplaceAllString(a.anonymous(), ""), "")
+	if rest := lastUseRE.ReplaceAll(a.body, nil); len(rest) < len(a.body) { // which is noted from time to time
+		a.body = rest
+		a.header.Set("Content-Length", strconv.Itoa(len(rest)))
+	}
+	return cursorRE.ReplaceAllString(a.anonymous(), "")
 }
 
 // Nothing that others do, however much, shows in what a tenant is answered about its own: no number counts them.
